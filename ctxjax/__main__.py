@@ -1,0 +1,24 @@
+"""`python -m ctxjax` lists the programs."""
+
+PROGRAMS = {
+    "prepare": "raw text -> tokenised shards with a vocabulary and a manifest",
+    "train": "pretrain or go on pretraining from a config",
+    "evaluate": "run a config's evaluators on a checkpoint",
+    "embed": "write word-aligned vectors of a text file to HDF5 or npz",
+    "convert": "published weights in and out (BERT, ELMo)",
+    "inspect": "what a checkpoint or a prepared corpus holds; needs no device",
+    "plan": "parameters, memory, FLOPs and time of a config before launch; --topology compiles for a TPU slice",
+    "report": "render run records as tables and plots",
+}
+
+
+def main() -> None:
+    import ctxjax
+
+    print(f"ctxjax {ctxjax.__version__}: the programs, each with --help\n")
+    for name, what in PROGRAMS.items():
+        print(f"  python -m ctxjax.{name:<9} {what}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""From shards to batches: a batch is a pure function of (seed, step)."""

@@ -1,0 +1,1 @@
+"""What rows there are: one file a source, each exporting Source and example()."""

@@ -1,0 +1,1 @@
+"""What can be measured of a state: each exports Evaluator with run(state) -> {name: value}."""

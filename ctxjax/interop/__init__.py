@@ -1,0 +1,1 @@
+"""Published formats, in and out; nothing here is ever unpickled."""

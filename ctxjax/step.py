@@ -1,0 +1,164 @@
+"""The train step and the eval step: pure functions of (state, batch, key), one for every model and objective."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from ctxjax import rngs
+from ctxjax.types import Batch, Carry, Inputs, Mean, Model, Objective, Outputs, Params, Terms
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that training changes, and all that a checkpoint holds.
+
+    Attributes:
+      step: int32 scalar, the number of steps taken (skipped ones too), which is also the number of batches consumed.
+      params: nested dict of parameters.
+      opt_state: the Optax state.
+      carry: recurrent state of the batch rows, `()` where the model has none.
+      extra: batch statistics where a published head has them.
+    """
+
+    step: Array
+    params: Params
+    opt_state: Any
+    carry: Carry = ()
+    extra: Any = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Forward:
+    """A model bound to parameters, key and mode; an objective sees nothing else of a model."""
+
+    model: Model
+    params: Params
+    root: Array
+    train: bool
+
+    def key(self, name: str) -> Array:
+        """A key for one purpose of this call."""
+        return rngs.named_key(self.root, name)
+
+    def __call__(self, inputs: Inputs, carry: Carry = ()) -> Outputs:
+        return self._apply(inputs, carry=carry, train=self.train)
+
+    def readout(self, rows: Array) -> tuple[Array, Array, Array]:
+        """`(rows [N D'], table [V D'], bias [V])` for the vocabulary loss."""
+        return self._apply(rows, method="readout")
+
+    def head(self, name: str, *features: Array) -> Any:
+        """Apply a head that owns parameters."""
+        return self._apply(name, *features, method="head")
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        return self.model.apply({"params": self.params}, *args, rngs={"dropout": self.key("dropout")}, **kwargs)
+
+
+def init_state(
+    model: Model, tx: optax.GradientTransformation, inputs: Inputs, root: Array, carry_rows: int = 0
+) -> TrainState:
+    """A fresh state; safe under `jax.jit` and `jax.eval_shape`.
+
+    Args:
+      model: the model whose `touch` makes every parameter.
+      tx: the optimiser.
+      inputs: an example of `batch["inputs"]`, of which shapes and dtypes matter.
+      root: the root key of the run.
+      carry_rows: the rows of the training batch, for models with a carry.
+    """
+    params = model.init(rngs.named_key(root, "init"), inputs, method="touch")["params"]
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=tx.init(params),
+        carry=model.init_carry(carry_rows),
+    )
+
+
+def weighted_loss(objective: Objective, terms: Terms, weights: dict[str, Array]) -> Array:
+    """Sum over the loss terms of coefficient * total / weight; a term that weighs nothing adds nothing."""
+    return sum(
+        coefficient * terms[name].total / jnp.where(weights[name] > 0, weights[name], 1.0)
+        for name, coefficient in objective.loss.items()
+    )
+
+
+def make_train_step(
+    model: Model, objective: Objective, tx: optax.GradientTransformation, accum_steps: int = 1
+) -> Callable[[TrainState, Batch, Array], tuple[TrainState, dict[str, Any]]]:
+    """The pure step `(state, batch, root key) -> (state, metrics)`.
+
+    With `accum_steps > 1` the gradient is summed by a scan over *strided* micro-batches (row r goes to micro-batch
+    r mod accum_steps, so no device trades rows). Each loss term is divided by its weight over the *whole* batch before
+    the sum: averaging the means of micro-batches is wrong as soon as their token counts differ.
+
+    A step whose loss or gradient is not finite leaves everything but `step` as it was and reports `skipped = 1`.
+
+    Returns:
+      metrics: `loss`, `grad_norm`, `skipped` (float32 scalars) and `terms` (name -> `Mean`).
+    """
+
+    def micro_gradient(params: Params, batch: Batch, carry: Carry, key: Array, weights: dict[str, Array]):
+        def loss_of(params: Params):
+            terms, new_carry = objective(Forward(model, params, key, train=True), batch, carry)
+            return weighted_loss(objective, terms, weights), (terms, new_carry)
+
+        (loss, (terms, new_carry)), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
+        return gradient, loss, terms, jax.lax.stop_gradient(new_carry)
+
+    def accumulate(params: Params, batch: Batch, carry: Carry, key: Array, weights: dict[str, Array]):
+        def split(leaf: Array) -> Array:
+            return jnp.moveaxis(leaf.reshape(-1, accum_steps, *leaf.shape[1:]), 1, 0)
+
+        def join(leaf: Array) -> Array:
+            return jnp.moveaxis(leaf, 0, 1).reshape(-1, *leaf.shape[2:])
+
+        def body(sums: Any, micro: Any):
+            index, batch, carry = micro
+            gradient, loss, terms, carry = micro_gradient(
+                params, batch, carry, jax.random.fold_in(key, index), weights
+            )
+            return jax.tree.map(jnp.add, sums, (gradient, loss, terms)), carry
+
+        micros = (jnp.arange(accum_steps), jax.tree.map(split, batch), jax.tree.map(split, carry))
+        first = jax.tree.map(lambda leaf: leaf[0], micros)
+        shapes = jax.eval_shape(lambda: micro_gradient(params, first[1], first[2], key, weights)[:3])
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        (gradient, loss, terms), carries = jax.lax.scan(body, zeros, micros)
+        return gradient, loss, terms, jax.tree.map(join, carries)
+
+    def step(state: TrainState, batch: Batch, root: Array) -> tuple[TrainState, dict[str, Any]]:
+        key = jax.random.fold_in(root, state.step)
+        weights = objective.weights(batch)
+        gradient_of = micro_gradient if accum_steps == 1 else accumulate
+        gradient, loss, terms, carry = gradient_of(state.params, batch, state.carry, key, weights)
+        grad_norm = optax.global_norm(gradient)
+        updates, opt_state = tx.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+        new = state.replace(params=params, opt_state=opt_state, carry=carry)
+        new = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
+        metrics = {"loss": loss, "grad_norm": grad_norm, "skipped": 1.0 - finite, "terms": terms}
+        return new.replace(step=state.step + 1), metrics
+
+    return step
+
+
+def make_eval_step(
+    model: Model, objective: Objective
+) -> Callable[[Params, Batch, Carry, Array], tuple[dict[str, Mean], Carry]]:
+    """The pure step `(params, batch, carry, key) -> (terms, carry)`, without dropout, by the training objective."""
+
+    def step(params: Params, batch: Batch, carry: Carry, key: Array) -> tuple[dict[str, Mean], Carry]:
+        return objective(Forward(model, params, key, train=False), batch, carry)
+
+    return step

@@ -1,0 +1,1 @@
+"""Text to pieces with character offsets: WordPiece, words, characters, sentences. No JAX here."""

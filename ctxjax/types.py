@@ -1,0 +1,132 @@
+"""The contracts every part shares: the batch, what an encoder returns, what an objective is handed.
+
+Dimension legend for shape annotations, used everywhere:
+
+    B batch rows   T time (tokens)   C characters of a word   V vocabulary   D width   H heads   K head width
+    F feed-forward width   L layers   N gathered positions   S segments of a row   P projection width
+
+Batch. A nested dict of arrays, `{"inputs": {...}, "targets": ..., "weights": ..., "is_first": ...}`. *Every leaf has the
+batch rows on axis 0*, so sharding and gradient accumulation need no special cases. A model sees `inputs` alone, and
+labels are never in it. Names in `inputs`:
+
+    tokens [B T] int32, chars [B T C] int32, segment_ids [B T] int32, positions [B T] int32,
+    mask [B T] bool (True = a real token, which may be attended to), cls_positions [B S] int32
+
+`weights` says how much a position counts in the loss; it never means attention validity. `is_first [B]` is True where a
+lane of a stream restarts, and its carry with it. Training data of a bidirectional language model has a direction axis
+after the rows (`tokens [B 2 T]`), because the published directions read differently shuffled streams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from jaxtyping import Array, Float
+
+Batch = Mapping[str, Any]
+Inputs = Mapping[str, Array]
+Params = Mapping[str, Any]
+Carry = Any  # a pytree whose leaves have the batch rows on axis 0; () for models without state
+
+
+class Outputs(NamedTuple):
+    """What every encoder returns.
+
+    Attributes:
+      hidden: one `[B T D]` array a layer; entry 0 is the token layer.
+      pooled: `[B S D]`, one vector a segment taken at `inputs.cls_positions`, or None where a model has no pooler.
+      carry: state to hand to the next window of the same rows; `()` where there is none.
+    """
+
+    hidden: tuple[Array, ...]
+    pooled: Array | None = None
+    carry: Carry = ()
+
+
+class Mean(NamedTuple):
+    """A weighted sum and its weight, which merge exactly over micro-batches, devices, hosts and batches.
+
+    The mean is taken once, at the very end; a perplexity is `exp` of that mean.
+    """
+
+    total: Float[Array, ""]
+    weight: Float[Array, ""]
+
+    def __add__(self, other: Mean) -> Mean:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return Mean(self.total + other.total, self.weight + other.weight)
+
+    def compute(self) -> float:
+        """The mean as a Python float; NaN when nothing was weighed."""
+        weight = float(self.weight)
+        return float(self.total) / weight if weight else float("nan")
+
+
+Terms = dict[str, Mean]
+
+
+@runtime_checkable
+class Model(Protocol):
+    """What a file under `ctxjax/models/` exports as `Model` (a `flax.linen.Module`); `tiny()` makes a test-sized one.
+
+    Fields have the same names everywhere: `vocab_size width depth num_heads mlp_dim max_len dropout dtype param_dtype`.
+    """
+
+    def __call__(self, inputs: Inputs, carry: Carry = (), train: bool = False) -> Outputs: ...
+
+    def readout(self, rows: Float[Array, "N D"]) -> tuple[Array, Array, Array]:
+        """`(rows [N D'], table [V D'], bias [V])`: the explicit arguments of the vocabulary loss, `rows @ table.T + bias`."""
+        ...
+
+    def head(self, name: str, *features: Array) -> Any:
+        """Apply the head called `name`, one that owns parameters."""
+        ...
+
+    def touch(self, inputs: Inputs) -> Any:
+        """Run encoder, readout and every head once, so that `init(key, inputs, method="touch")` makes all parameters."""
+        ...
+
+    def init_carry(self, batch_size: int) -> Carry:
+        """The state of fresh rows, all zeros; `()` for a model without state."""
+        ...
+
+    def flops(self, shapes: Mapping[str, tuple[int, ...]]) -> float:
+        """Forward multiply-adds counted twice, for one encoder call on inputs of these shapes."""
+        ...
+
+    def readout_flops(self, rows: int) -> float:
+        """Forward FLOPs of the readout and the full vocabulary logits of `rows` rows."""
+        ...
+
+
+class Forward(Protocol):
+    """A model bound to parameters, keys and mode: all that an objective is handed. See `ctxjax.step.Forward`."""
+
+    train: bool
+
+    def __call__(self, inputs: Inputs, carry: Carry = ()) -> Outputs: ...
+
+    def readout(self, rows: Array) -> tuple[Array, Array, Array]: ...
+
+    def head(self, name: str, *features: Array) -> Any: ...
+
+    def key(self, name: str) -> Array: ...
+
+
+class Objective(Protocol):
+    """One training signal; training and evaluation call the same one.
+
+    `loss` maps each term that is minimised to its coefficient: the loss is the sum of coefficient * total / weight.
+    Terms beside those are metrics. `weights(batch)` gives the weight of each loss term over a batch and depends on the
+    batch alone, so micro-batches can divide by the weight of the whole batch.
+    """
+
+    loss: Mapping[str, float]
+
+    def __call__(self, forward: Forward, batch: Batch, carry: Carry) -> tuple[Terms, Carry]: ...
+
+    def weights(self, batch: Batch) -> Mapping[str, Array]: ...
+
+    def flops(self, model: Model, batch: Mapping[str, Any]) -> float:
+        """Forward FLOPs of one training batch, given its shapes (a tree of arrays or ShapeDtypeStructs)."""
+        ...
