@@ -1,8 +1,8 @@
 """Configs: plain Python functions that return a locked `ConfigDict`, each sub-dict the arguments of one constructor.
 
-`get_config(arg)` picks *which experiment* through its argument (`experiments/bert/pretrain.py:size=large`), dotted flags
-change *values* (`--config.optim.lr=1e-4`). A sub-dict names its module (`name = "bert"`), the rest of it becomes keyword
-arguments, so Python itself reports what is unknown or missing. There is no registry.
+`get_config(arg)` picks *which experiment* through its argument (`experiments/bert/pretrain.py:size=large`), dotted
+flags change *values* (`--config.optim.lr=1e-4`). A sub-dict names its module (`name = "bert"`), the rest of it becomes
+keyword arguments, so Python itself reports what is unknown or missing. There is no registry.
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ def override(config: ml_collections.ConfigDict, settings: Mapping[str, str]) -> 
       ConfigError: an unknown field (with a suggestion) or a text that is not of the field's type.
     """
     for name, text in settings.items():
-        node, parts = config, name.split(".")
+        node: Any = config
+        parts = name.split(".")
         for depth, part in enumerate(parts):
             if not isinstance(node, ml_collections.ConfigDict) or part not in node:
                 known = leaves(config)
@@ -149,7 +150,9 @@ def to_dict(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def build(place: str, config: Mapping[str, Any], **more: Any) -> Any:
-    """Construct what a sub-dict names: `build("model", {"name": "bert", "depth": 2})` is `ctxjax.models.bert.Model(depth=2)`.
+    """Construct what a sub-dict names.
+
+    `build("model", {"name": "bert", "depth": 2})` is `ctxjax.models.bert.Model(depth=2)`.
 
     Args:
       place: a key of `PLACES`; a dotted `name` (`mylab.mymodel`) is imported as it is.
@@ -165,7 +168,9 @@ def build(place: str, config: Mapping[str, Any], **more: Any) -> Any:
         raise ConfigError(f"config.{place} has no field 'name'")
     name = fields.pop("name")
     made = getattr(_module(place, package, name), attribute)
-    fields = {key: value.to_dict() if isinstance(value, ml_collections.ConfigDict) else value for key, value in fields.items()}
+    fields = {
+        key: value.to_dict() if isinstance(value, ml_collections.ConfigDict) else value for key, value in fields.items()
+    }
     known = [key for key in inspect.signature(made).parameters if key not in ("parent", "name")]
     for key in fields:
         if key not in known:
@@ -212,7 +217,9 @@ class Duration:
         """Raises ConfigError, naming the config field, when the text is not a number with a unit."""
         match = _DURATION.fullmatch(text.strip())
         if not match:
-            raise ConfigError(f"config.{field}={text!r} is not a length such as '100 steps' (units: {', '.join(UNITS)})")
+            raise ConfigError(
+                f"config.{field}={text!r} is not a length such as '100 steps' (units: {', '.join(UNITS)})"
+            )
         unit = {"%": "percent", "percent": "percent"}.get(match[2], match[2] + "s")
         return cls(float(match[1].replace("_", "")), unit)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.struct
@@ -84,12 +84,12 @@ def init_state(
     )
 
 
-def weighted_loss(objective: Objective, terms: Terms, weights: dict[str, Array]) -> Array:
+def weighted_loss(objective: Objective, terms: Terms, weights: Mapping[str, Array]) -> Array:
     """Sum over the loss terms of coefficient * total / weight; a term that weighs nothing adds nothing."""
-    return sum(
-        coefficient * terms[name].total / jnp.where(weights[name] > 0, weights[name], 1.0)
-        for name, coefficient in objective.loss.items()
-    )
+    loss = jnp.zeros((), jnp.float32)
+    for name, coefficient in objective.loss.items():
+        loss += coefficient * terms[name].total / jnp.where(weights[name] > 0, weights[name], 1.0)
+    return loss
 
 
 def make_train_step(
@@ -107,7 +107,7 @@ def make_train_step(
       metrics: `loss`, `grad_norm`, `skipped` (float32 scalars) and `terms` (name -> `Mean`).
     """
 
-    def micro_gradient(params: Params, batch: Batch, carry: Carry, key: Array, weights: dict[str, Array]):
+    def micro_gradient(params: Params, batch: Batch, carry: Carry, key: Array, weights: Mapping[str, Array]):
         def loss_of(params: Params):
             terms, new_carry = objective(Forward(model, params, key, train=True), batch, carry)
             return weighted_loss(objective, terms, weights), (terms, new_carry)
@@ -115,7 +115,7 @@ def make_train_step(
         (loss, (terms, new_carry)), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
         return gradient, loss, terms, jax.lax.stop_gradient(new_carry)
 
-    def accumulate(params: Params, batch: Batch, carry: Carry, key: Array, weights: dict[str, Array]):
+    def accumulate(params: Params, batch: Batch, carry: Carry, key: Array, weights: Mapping[str, Array]):
         def split(leaf: Array) -> Array:
             return jnp.moveaxis(leaf.reshape(-1, accum_steps, *leaf.shape[1:]), 1, 0)
 
@@ -124,9 +124,7 @@ def make_train_step(
 
         def body(sums: Any, micro: Any):
             index, batch, carry = micro
-            gradient, loss, terms, carry = micro_gradient(
-                params, batch, carry, jax.random.fold_in(key, index), weights
-            )
+            gradient, loss, terms, carry = micro_gradient(params, batch, carry, jax.random.fold_in(key, index), weights)
             return jax.tree.map(jnp.add, sums, (gradient, loss, terms)), carry
 
         micros = (jnp.arange(accum_steps), jax.tree.map(split, batch), jax.tree.map(split, carry))

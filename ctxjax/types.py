@@ -5,8 +5,8 @@ Dimension legend for shape annotations, used everywhere:
     B batch rows   T time (tokens)   C characters of a word   V vocabulary   D width   H heads   K head width
     F feed-forward width   L layers   N gathered positions   S segments of a row   P projection width
 
-Batch. A nested dict of arrays, `{"inputs": {...}, "targets": ..., "weights": ..., "is_first": ...}`. *Every leaf has the
-batch rows on axis 0*, so sharding and gradient accumulation need no special cases. A model sees `inputs` alone, and
+Batch. A nested dict of arrays, `{"inputs": {...}, "targets": ..., "weights": ..., "is_first": ...}`. *Every leaf has
+the batch rows on axis 0*, so sharding and gradient accumulation need no special cases. A model sees `inputs` alone, and
 labels are never in it. Names in `inputs`:
 
     tokens [B T] int32, chars [B T C] int32, segment_ids [B T] int32, positions [B T] int32,
@@ -75,7 +75,7 @@ class Model(Protocol):
     def __call__(self, inputs: Inputs, carry: Carry = (), train: bool = False) -> Outputs: ...
 
     def readout(self, rows: Float[Array, "N D"]) -> tuple[Array, Array, Array]:
-        """`(rows [N D'], table [V D'], bias [V])`: the explicit arguments of the vocabulary loss, `rows @ table.T + bias`."""
+        """The arguments of the vocabulary loss: rows `[N D']`, table `[V D']`, bias `[V]`, for `rows @ table.T + bias`."""
         ...
 
     def head(self, name: str, *features: Array) -> Any:
@@ -83,7 +83,7 @@ class Model(Protocol):
         ...
 
     def touch(self, inputs: Inputs) -> Any:
-        """Run encoder, readout and every head once, so that `init(key, inputs, method="touch")` makes all parameters."""
+        """Run encoder, readout and every head once: `init(key, inputs, method="touch")` makes all parameters."""
         ...
 
     def init_carry(self, batch_size: int) -> Carry:

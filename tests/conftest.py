@@ -11,7 +11,7 @@ import pytest
 
 jaxtyping.install_import_hook("ctxjax", "beartype.beartype")
 
-import jax
+import jax  # noqa: E402 - after the hook and the device count
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(__file__).parent.parent / ".jax_cache"))
