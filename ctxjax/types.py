@@ -75,7 +75,7 @@ class Model(Protocol):
     def __call__(self, inputs: Inputs, carry: Carry = (), train: bool = False) -> Outputs: ...
 
     def readout(self, rows: Float[Array, "N D"]) -> tuple[Array, Array, Array]:
-        """The arguments of the vocabulary loss: rows `[N D']`, table `[V D']`, bias `[V]`, for `rows @ table.T + bias`."""
+        """The arguments of the vocabulary loss: rows, table `[V D]` and bias `[V]`, for `rows @ table.T + bias`."""
         ...
 
     def head(self, name: str, *features: Array) -> Any:
