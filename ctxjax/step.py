@@ -139,7 +139,7 @@ def make_train_step(
         weights = objective.weights(batch)
         gradient_of = micro_gradient if accum_steps == 1 else accumulate
         gradient, loss, terms, carry = gradient_of(state.params, batch, state.carry, key, weights)
-        grad_norm = optax.global_norm(gradient)
+        grad_norm = optax.tree.norm(gradient)
         updates, opt_state = tx.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)

@@ -1,0 +1,166 @@
+"""Learning-rate schedules: a function `step -> lr` that works on integers and under `jax.jit`.
+
+`step` is the number of updates already made, so the first update sees step 0. Lengths are texts, `"10000 steps"` or
+`"1 percent"` of the run (a percentage is not rounded to whole steps).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from ctxjax.config import ConfigError, Duration, did_you_mean
+
+Schedule = Callable[[Any], Array]
+
+
+def make_schedule(total_steps: int, lr: float, *, name: str = "constant", **fields: Any) -> Schedule:
+    """The schedule called `name` with its peak at `lr`.
+
+    Args:
+      total_steps: length of the run in updates.
+      lr: the largest value.
+      name: a key of `SCHEDULES`.
+      **fields: that schedule's own arguments; those that are None keep their default.
+
+    Raises:
+      ConfigError: an unknown name or field, or a length that is neither steps nor a percentage.
+    """
+    if name not in SCHEDULES:
+        raise ConfigError(f"config.optim.schedule.name={name!r} is no schedule{did_you_mean(name, SCHEDULES)}")
+    made = SCHEDULES[name]
+    known = list(inspect.signature(made).parameters)[1:]
+    fields = {key: value for key, value in fields.items() if value is not None}
+    for key in fields:
+        if key not in known:
+            raise ConfigError(f"config.optim.schedule.{key} is not a field of {name!r}{did_you_mean(key, known)}")
+    for key in ("warmup", "decay"):
+        if key in fields:
+            fields[key] = _updates(fields[key], total_steps, f"optim.schedule.{key}")
+    shape = made(total_steps, **fields)
+    return lambda step: lr * shape(jnp.asarray(step, jnp.float32))
+
+
+def _updates(text: str, total_steps: int, field: str) -> float:
+    """A length in updates, a real number: 28.43 percent of 7038 steps is 2000.9."""
+    length = Duration.parse(text, field)
+    if length.unit == "steps":
+        return length.amount
+    if length.unit == "percent":
+        return total_steps * length.amount / 100.0
+    raise ConfigError(f"config.{field}={text!r} must be in steps or percent of the run")
+
+
+def _ramp(step: Array, warmup: float) -> Array:
+    """From 0 at step 0 to 1 at step `warmup`; 1 at once without a warm-up."""
+    return jnp.minimum(step / warmup, 1.0) if warmup else jnp.ones_like(step)
+
+
+def constant(total_steps: int, warmup: float = 0.0) -> Schedule:
+    """1 after a linear warm-up."""
+    del total_steps
+    return lambda step: _ramp(step, warmup)
+
+
+def warmup_polynomial(
+    total_steps: int, warmup: float = 0.0, power: float = 1.0, end: float = 0.0, offset: int = 0
+) -> Schedule:
+    """BERT's schedule: `step / warmup` while step < warmup, then `(1 - step / total)^power`.
+
+    The decay counts from step 0, not from the end of the warm-up, so the rate drops at the boundary.
+
+    Args:
+      total_steps: where the decay ends; it stays at `end` afterwards.
+      warmup: updates of linear warm-up.
+      power: 1 in google-research/bert, 0.5 in NVIDIA's LAMB recipe.
+      end: the last value as a fraction of the peak.
+      offset: added to the step; 1 where the original advances the schedule before its first update (NVIDIA), 0 where
+        the first update has rate 0 (google-research/bert).
+
+    Reference: google-research/bert, optimization.py; Devlin et al. 2019, appendix A.2.
+    """
+
+    def shape(step: Array) -> Array:
+        step = step + offset
+        decay = (1.0 - end) * jnp.maximum(1.0 - step / total_steps, 0.0) ** power + end
+        return jnp.where(step < warmup, step / max(warmup, 1e-9), decay)
+
+    return shape
+
+
+def warmup_linear(total_steps: int, warmup: float = 0.0, end: float = 0.0, offset: int = 0) -> Schedule:
+    """`warmup_polynomial` with power 1: what google-research/bert trains with."""
+    return warmup_polynomial(total_steps, warmup, 1.0, end, offset)
+
+
+def cosine(total_steps: int, warmup: float = 0.0, end: float = 0.0) -> Schedule:
+    """Linear warm-up, then half a cosine from 1 to `end` over the rest of the run.
+
+    Reference: Loshchilov and Hutter 2017 (one cycle, without restarts).
+    """
+
+    def shape(step: Array) -> Array:
+        done = jnp.clip((step - warmup) / max(total_steps - warmup, 1.0), 0.0, 1.0)
+        return _ramp(step, warmup) * (end + (1.0 - end) * 0.5 * (1.0 + jnp.cos(jnp.pi * done)))
+
+    return shape
+
+
+def inverse_sqrt(total_steps: int, warmup: float = 4000.0, width: int = 0) -> Schedule:
+    """`min(step / warmup, sqrt(warmup / step))` of the update's number, counted from 1.
+
+    Args:
+      total_steps: not used; the schedule has no end.
+      warmup: updates of linear warm-up.
+      width: the model's width gives the values of the Transformer paper, `width^-0.5 min(step^-0.5, step warmup^-1.5)`
+        (then `lr` is a factor, 1 or 2 in public code); 0 makes the peak 1.
+
+    Reference: Vaswani et al. 2017, section 5.3.
+    """
+    del total_steps
+    if warmup <= 0:
+        raise ConfigError("config.optim.schedule.warmup of 'inverse_sqrt' must be longer than 0 steps")
+    factor = (width * warmup) ** -0.5 if width else 1.0
+    return lambda step: factor * jnp.minimum((step + 1.0) / warmup, jnp.sqrt(warmup / (step + 1.0)))
+
+
+def warmup_stable_decay(
+    total_steps: int, warmup: float = 0.0, decay: float | None = None, shape: str = "linear", end: float = 0.0
+) -> Schedule:
+    """Linear warm-up, a plateau, and a cool-down over the last `decay` updates (a tenth of the run by default).
+
+    Args:
+      total_steps: where the cool-down ends.
+      warmup: updates of warm-up.
+      decay: updates of the cool-down.
+      shape: `"linear"`, or `"sqrt"` for `1 - sqrt(x)`.
+      end: the last value as a fraction of the peak.
+
+    Reference: Hu et al. 2024 (MiniCPM), section 4; Hägele et al. 2024 for the shapes.
+    """
+    if shape not in ("linear", "sqrt"):
+        raise ConfigError(f"config.optim.schedule.shape={shape!r} is neither 'linear' nor 'sqrt'")
+    length = total_steps / 10.0 if decay is None else decay
+    if warmup + length > total_steps:
+        raise ConfigError("config.optim.schedule: warmup and decay together are longer than the run")
+
+    def value(step: Array) -> Array:
+        done = jnp.clip((step - (total_steps - length)) / max(length, 1.0), 0.0, 1.0)
+        fall = done if shape == "linear" else jnp.sqrt(done)
+        return _ramp(step, warmup) * (1.0 - (1.0 - end) * fall)
+
+    return value
+
+
+SCHEDULES: dict[str, Callable[..., Schedule]] = {
+    "constant": constant,
+    "warmup_linear": warmup_linear,
+    "warmup_polynomial": warmup_polynomial,
+    "cosine": cosine,
+    "inverse_sqrt": inverse_sqrt,
+    "warmup_stable_decay": warmup_stable_decay,
+}
