@@ -31,6 +31,9 @@ PLACES = {
 }
 
 
+Fields = Mapping[str, Any] | ml_collections.ConfigDict  # which is not a Mapping
+
+
 class ConfigError(ValueError):
     """A mistake in a config, flag, file or checkpoint; its message is one sentence that names the mend."""
 
@@ -133,7 +136,7 @@ def _parse_value(text: str, kind: type) -> Any:
     raise TypeError(kind)
 
 
-def leaves(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def leaves(config: Fields, prefix: str = "") -> dict[str, Any]:
     """Every field of a config by its dotted name."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
@@ -149,7 +152,7 @@ def to_dict(config: ml_collections.ConfigDict) -> dict[str, Any]:
     return json.loads(config.to_json_best_effort())
 
 
-def build(place: str, config: Mapping[str, Any], **more: Any) -> Any:
+def build(place: str, config: Fields, **more: Any) -> Any:
     """Construct what a sub-dict names.
 
     `build("model", {"name": "bert", "depth": 2})` is `ctxjax.models.bert.Model(depth=2)`.
@@ -223,7 +226,9 @@ class Duration:
         unit = {"%": "percent", "percent": "percent"}.get(match[2], match[2] + "s")
         return cls(float(match[1].replace("_", "")), unit)
 
-    def steps(self, *, steps_per_epoch: float, tokens_per_step: float, total_steps: int | None = None) -> int:
+    def steps(
+        self, *, steps_per_epoch: int | float, tokens_per_step: int | float, total_steps: int | None = None
+    ) -> int:
         """The number of steps, at least 1.
 
         Args:

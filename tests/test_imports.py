@@ -1,0 +1,115 @@
+"""The direction of imports, and programs that answer --help at once."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ctxjax.__main__ import PROGRAMS
+
+PACKAGE = pathlib.Path(__file__).parent.parent / "ctxjax"
+
+# Level of each module or folder; a module imports from lower levels or its own folder. See docs/design.md, section 1.
+LEVELS = {
+    "types": 0, "tree": 0, "rngs": 0, "config": 0, "__init__": 0, "__main__": 6,
+    "metrics": 1, "records": 1, "cli": 1, "sharding": 1, "schedules": 1, "text": 1,
+    "data": 2, "models": 2, "objectives": 2, "optim": 2,
+    "step": 3, "checkpoint": 3,
+    "evaluators": 4, "interop": 4, "pretrained": 4,
+    "loop": 5,
+    "topology": 5,
+    "prepare": 6, "train": 6, "evaluate": 6, "embed": 6, "convert": 6, "inspect": 6, "plan": 6, "report": 6,
+}  # fmt: skip
+HEAVY = {
+    "jax",
+    "flax",
+    "optax",
+    "orbax",
+    "grain",
+    "numpy",
+    "tensorflow_datasets",
+    "ml_collections",
+    "tokenizers",
+    "h5py",
+}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def part(module: str) -> str:
+    """`ctxjax.models.bert` -> `models`; `ctxjax` itself -> `__init__`."""
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def name_of(path: pathlib.Path) -> str:
+    parts = ("ctxjax", *path.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts)
+
+
+def imports(path: pathlib.Path) -> list[str]:
+    """Every module imported anywhere in a file, as a dotted name, also inside functions."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            inside = [f"{node.module}.{alias.name}" for alias in node.names]
+            found += inside if node.module == "ctxjax" else [node.module]
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_arrows_run_down(path):
+    here = part(name_of(path))
+    assert here in LEVELS, f"ctxjax/{here} has no level: give it one here and in docs/design.md"
+    for imported in imports(path):
+        if imported.split(".")[0] != "ctxjax" or part(imported) in (here, "__version__"):
+            continue
+        there = part(imported)
+        assert there in LEVELS, f"{path.name} imports {imported}, which has no level"
+        assert there == "__init__" or LEVELS[there] < LEVELS[here], f"{here} may not import {there}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_linen_stays_in_models_and_jax_out_of_text(path):
+    here = part(name_of(path))
+    for imported in imports(path):
+        if imported.startswith("flax.linen"):
+            assert here == "models"
+        if here == "text":
+            assert imported.split(".")[0] not in ("jax", "flax", "optax"), f"text imports {imported}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_nothing_is_unpickled(path):
+    assert not {"pickle", "cloudpickle", "dill", "joblib", "marshal"} & {name.split(".")[0] for name in imports(path)}
+
+
+def test_every_file_is_short():
+    lengths = {name_of(path): len(path.read_text().splitlines()) for path in MODULES}
+    assert not {name: length for name, length in lengths.items() if length > 500}
+
+
+@pytest.mark.parametrize("program", ["", *PROGRAMS])
+def test_help_is_quick_and_imports_nothing_heavy(program):
+    """The time is a loose bound for a busy machine; what is imported is the real test."""
+    if program and not (PACKAGE / f"{program}.py").exists():
+        pytest.fail(f"ctxjax lists the program {program!r}, which does not exist")
+    module = f"ctxjax.{program}" if program else "ctxjax"
+    script = (
+        f"import runpy, sys; sys.argv = [{module!r}, '--help']\n"
+        f"try: runpy.run_module({module!r}, run_name='__main__', alter_sys=True)\n"
+        "except SystemExit as stop: assert not stop.code, stop.code\n"
+        "print('HEAVY', *sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    seconds = time.perf_counter() - start
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.splitlines()[-1].split()[1:])
+    assert not loaded & HEAVY
+    assert seconds < 2.0
+    assert len(done.stdout.splitlines()) > 3
