@@ -1,0 +1,100 @@
+"""Several processes, one run: starting them, and agreeing on small things with a name and a deadline.
+
+Agreement goes through the coordination service and never through a collective, so a process that is gone gives an
+error that names what was waited for instead of a hang.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+
+from ctxjax.config import ConfigError
+
+COORDINATOR = "CTXJAX_COORDINATOR"  # host:port of process 0, set by launch/local.py and friends
+COUNT = "CTXJAX_NUM_PROCESSES"
+INDEX = "CTXJAX_PROCESS_ID"
+HEARTBEAT = "CTXJAX_HEARTBEAT_SECONDS"
+TIMEOUT = 600
+
+
+def wanted(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Which environment asks for several processes: `"ctxjax"`, `"slurm"`, `"tpu"`, or None."""
+    if COORDINATOR in environment:
+        return "ctxjax"
+    if int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in environment:
+        return "slurm"
+    if "," in environment.get("TPU_WORKER_HOSTNAMES", "") or "MEGASCALE_COORDINATOR_ADDRESS" in environment:
+        return "tpu"
+    return None
+
+
+def initialize(force: bool = False) -> None:
+    """Join the other processes of the run where the environment says that there are some; before any device work.
+
+    Args:
+      force: join even where nothing says so (a TPU pod reached over ssh), and let JAX find the others.
+
+    Raises:
+      ConfigError: an incomplete environment.
+    """
+    import jax
+
+    kind = wanted()
+    heartbeat = int(os.environ.get(HEARTBEAT, "100"))
+    if kind == "ctxjax":
+        missing = [name for name in (COUNT, INDEX) if not os.environ.get(name, "").isdigit()]
+        if missing:
+            raise ConfigError(f"{COORDINATOR} is set, so {' and '.join(missing)} must be set to a number too")
+        jax.distributed.initialize(
+            coordinator_address=os.environ[COORDINATOR],
+            num_processes=int(os.environ[COUNT]),
+            process_id=int(os.environ[INDEX]),
+            heartbeat_timeout_seconds=heartbeat,
+        )
+    elif kind or force:
+        jax.distributed.initialize(heartbeat_timeout_seconds=heartbeat)
+
+
+def shutdown() -> None:
+    """Leave the other processes, once everybody is here."""
+    import jax
+
+    if jax.distributed.is_initialized():
+        jax.distributed.shutdown()
+
+
+def agree(name: str, decide: Callable[[], str], timeout: int = TIMEOUT) -> str:
+    """Process 0 decides and every process gets its answer; an error of process 0 is raised in all of them.
+
+    Args:
+      name: unique within the run, and the same in every process.
+      decide: called on process 0 alone.
+      timeout: seconds that the others wait.
+
+    Raises:
+      TimeoutError: process 0 did not answer in time.
+    """
+    import jax
+
+    if jax.process_count() == 1:
+        return decide()
+    from jax._src import distributed  # the client has no public name; Orbax reaches for it in the same way
+
+    client, key = distributed.global_state.client, f"ctxjax/{name}"
+    assert client is not None
+    if jax.process_index() == 0:
+        try:
+            answer = decide()
+        except BaseException as error:
+            client.key_value_set(key, f"!{error}")
+            raise
+        client.key_value_set(key, f"={answer}")
+        return answer
+    try:
+        answer = client.blocking_key_value_get(key, timeout * 1000)
+    except jax.errors.JaxRuntimeError as error:
+        raise TimeoutError(f"process 0 gave no answer to {name!r} within {timeout} s") from error
+    if answer.startswith("!"):
+        raise ConfigError(f"process 0: {answer[1:]}")
+    return answer[1:]
