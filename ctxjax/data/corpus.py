@@ -1,0 +1,315 @@
+"""A prepared corpus: tokenised documents with sentence boundaries, written once and read by every model's source.
+
+    DIR/manifest.json                            counts, what was dropped, a digest of every file; written last
+    DIR/tokenizer/{tokenizer.json,vocab.txt}
+    DIR/{split}-00000-of-00004.array_record      the shards of the splits "train" and "heldout"
+    DIR/{split}.sentences.npy                    int64 [sentences + 1], cumulative tokens
+    DIR/{split}.documents.npy                    int64 [documents + 1], cumulative sentences
+    DIR/{split}.sections.npy                     int64 [records + 1], cumulative sentences
+
+A record is a *section* of a document (see `shards.py`). The side arrays are memory-mapped, so any span of tokens is
+found by two binary searches and no scan.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import pathlib
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Int
+
+from ctxjax.config import ConfigError, fingerprint
+from ctxjax.data.arrays import ArrayWriter, file_digest, replace
+from ctxjax.data.shards import (
+    SECTION_TOKENS,
+    CorpusError,
+    Section,
+    corrupt_shard,
+    decode_section,
+    encode_section,
+    open_shard,
+    read_shard,
+    sections,
+    shard_name,
+    write_shard,
+)
+
+__all__ = [
+    "SECTION_TOKENS",
+    "Corpus",
+    "CorpusError",
+    "Section",
+    "decode_section",
+    "encode_section",
+    "finish",
+    "read_manifest",
+    "read_shard",
+    "sections",
+    "shard_name",
+    "write_shard",
+]
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+_OPEN_SHARDS = 128  # file descriptors held at a time
+
+
+@runtime_checkable
+class _Tokenizer(Protocol):
+    kind: str
+
+    def __len__(self) -> int: ...
+    def digest(self) -> str: ...
+    def save(self, folder: Any) -> Any: ...
+
+
+def finish(
+    folder: str | os.PathLike[str],
+    tokenizer: _Tokenizer,
+    splits: Mapping[str, Sequence[str]],
+    dropped: Mapping[str, int] | None = None,
+    **about: Any,
+) -> dict[str, Any]:
+    """Complete a corpus whose shards are written: side arrays, tokenizer, digests, and the manifest as the last file.
+
+    Args:
+      folder: where the shards are.
+      tokenizer: what made the tokens; saved into the corpus.
+      splits: the shard file names of each split, in the order that numbers its documents.
+      dropped: reason -> count of what was not used.
+      **about: anything else that is JSON, kept in the manifest (settings, sources).
+
+    Returns:
+      The manifest.
+    """
+    folder = pathlib.Path(folder)
+    (folder / MANIFEST).unlink(missing_ok=True)  # from here on, and until the new manifest, the corpus is unfinished
+    tokenizer.save(folder / "tokenizer")
+    counts = {split: _side_arrays(folder, split, shards) for split, shards in splits.items()}
+    names = [f"tokenizer/{path.name}" for path in sorted((folder / "tokenizer").iterdir()) if path.is_file()]
+    for split, shards in splits.items():
+        names += [*shards, *(f"{split}.{kind}.npy" for kind in ("sentences", "documents", "sections"))]
+    files = {name: {"bytes": (folder / name).stat().st_size, "xxh3_128": file_digest(folder / name)} for name in names}
+    manifest = {
+        "format": FORMAT,
+        "tokenizer": {"kind": tokenizer.kind, "pieces": len(tokenizer), "digest": tokenizer.digest()},
+        "splits": counts,
+        "dropped": dict(dropped or {}),
+        **about,
+        "files": files,
+    }
+    part = folder / f".{MANIFEST}.part"
+    part.write_text(json.dumps(manifest, indent=1) + "\n")
+    replace(part, folder / MANIFEST)
+    return manifest
+
+
+def _side_arrays(folder: pathlib.Path, split: str, shards: Sequence[str]) -> dict[str, Any]:
+    """Read every section of a split once, in order, and write the cumulative counts."""
+    writers = {
+        kind: ArrayWriter(folder / f"{split}.{kind}.npy", "<i8") for kind in ("sentences", "documents", "sections")
+    }
+    tokens = sentences = 0
+    records: list[int] = []
+    try:
+        for shard in shards:
+            document, count = None, 0
+            for section in read_shard(folder / shard):
+                if section.document != document:  # a document never spans two shards
+                    writers["documents"].append(np.array([sentences]))
+                    document = section.document
+                writers["sections"].append(np.array([sentences]))
+                ends = np.cumsum(section.lengths, dtype=np.int64)
+                writers["sentences"].append(tokens + ends - section.lengths)
+                tokens, sentences, count = tokens + int(ends[-1]), sentences + len(ends), count + 1
+            records.append(count)
+        documents = writers["documents"].length
+        for kind, total in (("sentences", tokens), ("documents", sentences), ("sections", sentences)):
+            writers[kind].append(np.array([total]))
+            writers[kind].close()
+    except BaseException:
+        for writer in writers.values():
+            writer.discard()
+        raise
+    return {
+        "documents": documents,
+        "sentences": sentences,
+        "tokens": tokens,
+        "shards": [{"file": shard, "records": count} for shard, count in zip(shards, records)],
+    }
+
+
+class Corpus:
+    """One split of a prepared corpus, for random access by many threads; it can be sent to another process.
+
+    Attributes:
+      manifest: the content of manifest.json.
+      fingerprint: digests of the content that was read, never paths.
+      document_sentences: int64 [documents + 1], the first sentence of each document, then the number of sentences.
+      sentence_tokens: int64 [sentences + 1], the first token of each sentence, then the number of tokens.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], split: str = "train", verify: bool = False, cache_tokens: int = 1 << 24
+    ):
+        """Open a corpus.
+
+        Args:
+          folder: what `python -m ctxjax.prepare --output` wrote.
+          split: "train" or "heldout".
+          verify: compare the digest of every file, not only its size.
+          cache_tokens: how many decoded tokens are kept in memory.
+
+        Raises:
+          ConfigError: no such corpus or split.
+          CorpusError: a file that is missing, or not as it was written.
+        """
+        self.folder, self.split, self.cache_tokens = pathlib.Path(folder), split, cache_tokens
+        self.manifest = read_manifest(self.folder)
+        if split not in self.manifest["splits"]:
+            known = ", ".join(self.manifest["splits"])
+            raise ConfigError(f"corpus {self.folder} has no split {split!r}; it has {known}")
+        self._check_files(verify)
+        about = self.manifest["splits"][split]
+        self.num_documents: int = about["documents"]
+        self.num_sentences: int = about["sentences"]
+        self.num_tokens: int = about["tokens"]
+        self.sentence_tokens = self._array("sentences", self.num_sentences + 1)
+        self.document_sentences = self._array("documents", self.num_documents + 1)
+        self._shards = [shard["file"] for shard in about["shards"]]
+        self._shard_records = np.cumsum([0, *(shard["records"] for shard in about["shards"])])
+        self._section_sentences = self._array("sections", int(self._shard_records[-1]) + 1)
+        self._section_tokens = self.sentence_tokens[self._section_sentences]
+        self._lock = threading.Lock()
+        self._readers: collections.OrderedDict[int, Any] = collections.OrderedDict()
+        self._sections: collections.OrderedDict[int, Section] = collections.OrderedDict()
+        self._cached = 0
+        self._tokenizer: Any = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Corpus, (self.folder, self.split, False, self.cache_tokens))
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer that made the corpus (`ctxjax.text`)."""
+        if self._tokenizer is None:
+            from ctxjax.text import open_tokenizer
+
+            self._tokenizer = open_tokenizer(self.folder / "tokenizer")
+        return self._tokenizer
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What the content is, wherever it lies: digests of tokenizer and shards."""
+        files = self.manifest["files"]
+        return {
+            "tokenizer": self.manifest["tokenizer"]["digest"],
+            "split": self.split,
+            "shards": fingerprint([files[shard]["xxh3_128"] for shard in self._shards]),
+        }
+
+    def read(self, first_sentence: int, last_sentence: int) -> tuple[Int[np.ndarray, " tokens"], list[str]]:
+        """Tokens (int32) of the sentences first, ..., last - 1, and the surface forms of the unknown ones."""
+        return self.read_tokens(int(self.sentence_tokens[first_sentence]), int(self.sentence_tokens[last_sentence]))
+
+    def read_tokens(self, start: int, stop: int) -> tuple[Int[np.ndarray, " tokens"], list[str]]:
+        """Tokens (int32) start, ..., stop - 1 of the split, and the surface forms of the unknown ones."""
+        if not 0 <= start <= stop <= self.num_tokens:
+            raise IndexError(f"tokens {start}:{stop} of a split of {self.num_tokens}")
+        parts, words = [], []
+        number = int(np.searchsorted(self._section_tokens, start, "right")) - 1
+        while start < stop:
+            base, end = int(self._section_tokens[number]), int(self._section_tokens[number + 1])
+            section = self._section(number)
+            low, high = start - base, min(stop, end) - base
+            parts.append(section.tokens[low:high])
+            if section.unknown:
+                at = np.flatnonzero(section.tokens == self.tokenizer.unk_id)
+                words += section.unknown[np.searchsorted(at, low) : np.searchsorted(at, high)]
+            start, number = end, number + 1
+        return np.concatenate(parts, dtype=np.int32, casting="same_kind") if parts else np.empty(0, np.int32), words
+
+    def _section(self, number: int) -> Section:
+        with self._lock:
+            if number in self._sections:
+                self._sections.move_to_end(number)
+                return self._sections[number]
+        shard = int(np.searchsorted(self._shard_records, number, "right")) - 1
+        path = self.folder / self._shards[shard]
+        try:
+            record = self._reader(shard, path).read([number - int(self._shard_records[shard])])[0]
+            section = decode_section(record)
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise corrupt_shard(path, error) if not isinstance(error, ConfigError) else error from error
+        if len(section.tokens) != self._section_tokens[number + 1] - self._section_tokens[number]:
+            raise corrupt_shard(path, "a section has another length than the side arrays say")
+        with self._lock:
+            if number not in self._sections:
+                self._cached += len(section.tokens)
+            self._sections[number] = section
+            while self._cached > self.cache_tokens and len(self._sections) > 1:
+                self._cached -= len(self._sections.popitem(last=False)[1].tokens)
+        return section
+
+    def _reader(self, shard: int, path: pathlib.Path) -> Any:
+        with self._lock:
+            if shard in self._readers:
+                self._readers.move_to_end(shard)
+            else:
+                self._readers[shard] = open_shard(path)
+                if len(self._readers) > _OPEN_SHARDS:
+                    self._readers.popitem(last=False)  # closed when its last user lets go
+            return self._readers[shard]
+
+    def _array(self, kind: str, length: int) -> Int[np.ndarray, " _"]:
+        path = self.folder / f"{self.split}.{kind}.npy"
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise CorpusError(f"side array {path} is corrupt ({error}); run python -m ctxjax.prepare again") from error
+        if array.dtype != np.int64 or array.shape != (length,):
+            raise CorpusError(f"side array {path} does not agree with the manifest; run python -m ctxjax.prepare again")
+        return array.view(np.ndarray)
+
+    def _check_files(self, verify: bool) -> None:
+        for name, written in self.manifest["files"].items():
+            path = self.folder / name
+            if not path.is_file():
+                raise CorpusError(f"file {path} of the corpus is missing; run python -m ctxjax.prepare again")
+            size = path.stat().st_size
+            if size != written["bytes"]:
+                raise CorpusError(
+                    f"file {path} of the corpus has {size} bytes, {written['bytes']} were written; "
+                    "run python -m ctxjax.prepare again"
+                )
+            if verify and file_digest(path) != written["xxh3_128"]:
+                raise CorpusError(f"file {path} of the corpus is corrupt; run python -m ctxjax.prepare again")
+
+
+def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The manifest of a prepared corpus.
+
+    Raises:
+      ConfigError: the folder holds no finished corpus, or one of another format.
+    """
+    path = pathlib.Path(folder) / MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(
+            f"corpus {folder} is not prepared; run python -m ctxjax.prepare --input PATH... --output {folder}"
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CorpusError(f"manifest {path} is corrupt ({error}); run python -m ctxjax.prepare again") from None
+    if manifest.get("format") != FORMAT:
+        raise ConfigError(
+            f"corpus {folder} has format {manifest.get('format')}, this version reads {FORMAT}; "
+            "run python -m ctxjax.prepare again"
+        )
+    return manifest
