@@ -287,16 +287,19 @@ class Checkpoints:
         """
         self.wait()
         step = self.pick(step)
+        return self.load(abstract, step), read_meta(digests.step_folder(self.folder, step)), step
+
+    def load(self, abstract: Any, step: int) -> Any:
+        """Read a step that `pick` has verified onto the mesh of `abstract`; raises as `restore` does."""
         path = digests.step_folder(self.folder, step)
-        meta = read_meta(path)
-        differences = tree.diff(abstract, abstract_of(meta))
+        differences = tree.diff(abstract, abstract_of(read_meta(path)))
         if differences:
             more = f" (and {len(differences) - 3} more)" if len(differences) > 3 else ""
             raise ConfigError(f"checkpoint {path} is of another model: {'; '.join(differences[:3])}{more}")
         arrays = load_arrays(path, tree.flatten(abstract))
         self._saved.add(step)
         leaves = [arrays[name] for name in tree.flatten(abstract)]
-        return jax.tree.unflatten(jax.tree.structure(abstract), leaves), meta, step
+        return jax.tree.unflatten(jax.tree.structure(abstract), leaves)
 
     def close(self) -> None:
         """Wait for the last save and free Orbax's threads."""

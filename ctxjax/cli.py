@@ -66,15 +66,22 @@ def parse_config(spec: str, settings: dict[str, str]) -> ml_collections.ConfigDi
     return config
 
 
-def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Any]:
-    """Parse the flags of a program and the config that they name; the config is None where no `--config` is given."""
-    from ctxjax.config import ConfigError
-
+def parse_with_settings(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
+) -> tuple[argparse.Namespace, dict[str, str]]:
+    """Parse the flags of a program, and give the dotted settings as they are."""
     argv = sys.argv[1:] if argv is None else argv
     if any(item in ("-h", "--help") for item in argv):
         parser.parse_args(["--help"])
     rest, settings = split_overrides(argv)
-    args = parser.parse_args(rest)
+    return parser.parse_args(rest), settings
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Any]:
+    """Parse the flags of a program and the config that they name; the config is None where no `--config` is given."""
+    from ctxjax.config import ConfigError
+
+    args, settings = parse_with_settings(parser, argv)
     if args.config is None:
         if settings:
             raise ConfigError(f"--config.{next(iter(settings))} is given without --config FILE.py")
@@ -99,5 +106,5 @@ def main_guard(main: Callable[[], int | None]) -> None:
         if not isinstance(error, ConfigError):
             raise
         print(f"error: {error}", file=sys.stderr)
-        code = 2
+        code = getattr(error, "exit_code", 2)  # 3: what ended a run was no mistake of the user's
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""Several processes, one run: starting them, and agreeing on small things with a name and a deadline.
+"""Starting JAX; several processes, one run: joining them, and agreeing on small things with a name and a deadline.
 
 Agreement goes through the coordination service and never through a collective, so a process that is gone gives an
 error that names what was waited for instead of a hang.
@@ -27,6 +27,26 @@ def wanted(environment: Mapping[str, str] = os.environ) -> str | None:
     if "," in environment.get("TPU_WORKER_HOSTNAMES", "") or "MEGASCALE_COORDINATOR_ADDRESS" in environment:
         return "tpu"
     return None
+
+
+def cache_compilations(folder: str | None = None) -> None:
+    """Keep compiled programs in a private folder of the user's cache, so that the second start is quick.
+
+    Nothing is changed where JAX_COMPILATION_CACHE_DIR or a caller has chosen a folder already. What is in the cache is
+    executed: nobody else may write there.
+    """
+    import jax
+
+    if jax.config.jax_compilation_cache_dir:
+        return
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    folder = folder or os.path.join(cache, "ctxjax", "compiled")
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        os.chmod(folder, 0o700)
+    except OSError:
+        return  # no writable home: compile every time
+    jax.config.update("jax_compilation_cache_dir", folder)
 
 
 def initialize(force: bool = False) -> None:

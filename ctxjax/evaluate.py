@@ -1,0 +1,119 @@
+"""Run a config's evaluators on a checkpoint and print what they find.
+
+    python -m ctxjax.evaluate --workdir runs/mini
+    python -m ctxjax.evaluate --workdir runs/mini --step 10000 --config.evals.heldout.batches=0
+
+Without --config the config is the one in the checkpoint. The numbers go to stdout as JSON, and to a record where
+--record names a folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ctxjax import cli
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m ctxjax.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    cli.add_config(parser, required=False)
+    parser.add_argument("--workdir", required=True, help="run folder or checkpoint step folder")
+    parser.add_argument("--step", type=int, help="the newest step by default")
+    parser.add_argument("--only", help="the name of one evaluator of config.evals")
+    parser.add_argument("--record", metavar="FOLDER", help="write a record of the numbers there")
+    args, settings = cli.parse_with_settings(parser, argv)
+
+    from ctxjax import checkpoint, digests, processes
+
+    processes.cache_compilations()
+    processes.initialize()
+    folder = checkpoint.find(args.workdir, args.step)
+    meta = checkpoint.read_meta(folder)
+    config = cli.parse_config(args.config, settings) if args.config else from_meta(meta, settings)
+    found = evaluate(config, folder, meta, args.only)
+    import jax
+
+    from ctxjax import records
+
+    if jax.process_index() == 0:
+        print(json.dumps({"step": meta["step"], **found}, indent=1))
+        if args.record:
+            about = {
+                "step": meta["step"],
+                "trained_at": meta["code"],
+                "digests": digests.digest_file(folder / digests.DIGESTS),
+            }
+            path = records.write("evaluate", about | {"evaluation": found, "config": config_of(config)}, args.record)
+            print(f"wrote {path}", file=sys.stderr)
+    processes.shutdown()
+    return 0
+
+
+def from_meta(meta: dict[str, Any], settings: dict[str, str]) -> Any:
+    """The config inside a checkpoint, with settings applied."""
+    import ml_collections
+
+    from ctxjax import config as configs
+
+    config = ml_collections.ConfigDict(meta["config"]).lock()
+    configs.override(config, settings)
+    return config
+
+
+def config_of(config: Any) -> dict[str, Any]:
+    """The config as JSON-able data, without the path of the corpus."""
+    import pathlib
+
+    from ctxjax import config as configs
+
+    plain = configs.to_dict(config)
+    plain["source"]["corpus"] = pathlib.Path(plain["source"]["corpus"]).name
+    return plain
+
+
+def evaluate(config: Any, folder: Any, meta: dict[str, Any], only: str | None = None) -> dict[str, float]:
+    """Every evaluator of a config on the parameters of a step folder.
+
+    Raises:
+      ConfigError: a damaged checkpoint, another model, a tokenizer that is not the checkpoint's, no such evaluator.
+    """
+    import jax
+
+    from ctxjax import checkpoint, digests, optim, processes, tree
+    from ctxjax import run as runs
+    from ctxjax.config import ConfigError, did_you_mean
+    from ctxjax.step import TrainState
+
+    if only and only not in config.evals:
+        raise ConfigError(f"config.evals has no {only!r}{did_you_mean(only, config.evals)}")
+    run = runs.assemble(config)
+    if run.source.tokenizer.digest() != meta["tokenizer"]:
+        raise ConfigError("config.source.corpus was prepared with another tokenizer than the checkpoint's")
+    problems = processes.agree("evaluate", lambda: "\n".join(digests.verify(folder)))
+    if problems:
+        raise ConfigError(f"checkpoint {folder} is damaged: {problems.splitlines()[0]}; use another --step")
+    mesh = runs.make_mesh(config)
+    state, _ = runs.placed(run, mesh)
+    wanted = TrainState(step=state.step, params=state.params, opt_state=state.opt_state)
+    there = checkpoint.abstract_of(meta)
+    differences = tree.diff(wanted, {name: leaf for name, leaf in there.items() if not name.startswith("carry/")})
+    if differences:
+        raise ConfigError(f"checkpoint {folder} is of another model: {'; '.join(differences[:3])}")
+    arrays = checkpoint.load_arrays(folder, tree.flatten(wanted))
+    wanted = jax.tree.unflatten(jax.tree.structure(wanted), [arrays[name] for name in tree.flatten(wanted)])
+    params = optim.eval_params(wanted.opt_state, wanted.params)
+    found: dict[str, float] = {}
+    for name, evaluator in run.evaluators(mesh).items():
+        if only in (None, name):
+            found |= {f"{name}/{metric}": value for metric, value in evaluator.run(params).items()}
+    return found
+
+
+if __name__ == "__main__":
+    cli.main_guard(main)

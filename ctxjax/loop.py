@@ -1,0 +1,357 @@
+"""The training loop, one for every model: steps that are due, metrics one step late, checkpoints, preemption, progress.
+
+The device is never waited for but where its numbers are read, and those of step n are read while step n + 1 runs.
+Everything that decides the outcome (state, batch, key) depends on the step number alone, so a run that is stopped and
+started again ends with the same bits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+
+from ctxjax import config as configs
+from ctxjax import metrics, optim, processes, records, rngs, sharding, transfer, tree
+from ctxjax import run as runs
+from ctxjax.checkpoint import Checkpoints, RunError, read_meta
+from ctxjax.config import ConfigError
+from ctxjax.data import pipeline
+from ctxjax.digests import step_folder
+from ctxjax.progress import Interval, Log, Stop, clock, padding_share, progress_bar
+from ctxjax.step import TrainState, make_train_step
+
+
+class Trainer:
+    """One session of a run: from its last checkpoint, or from the beginning, to its end or until it is stopped.
+
+    Args:
+      config: a locked config.
+      workdir: the run folder; made if need be, and continued if it holds a checkpoint.
+      stop_at: save and stop after this step, as if preempted, with exit code 0.
+      peak: peak FLOP/s of one device, where the table of `metrics` does not have it.
+    """
+
+    def __init__(self, config: Any, workdir: str | os.PathLike[str], stop_at: int | None = None, peak: float = 0.0):
+        self.ledger = metrics.Ledger()
+        with self.ledger("start"):
+            self.run = runs.assemble(config)
+            self.config, self.workdir, self.peak = config, pathlib.Path(workdir), peak
+            self.stop = Stop(stop_at)
+            self.mesh = runs.make_mesh(config)
+            self.abstract, notes = runs.placed(self.run, self.mesh)
+            self.evaluators = self.run.evaluators(self.mesh)
+            self.every = {name: self.run.steps(f"{name}_every") for name in ("log", "save", "eval")}
+            self.first = jax.process_index() == 0
+            if self.first:
+                self.workdir.mkdir(parents=True, exist_ok=True)
+            self.log = Log(self.workdir if self.first else None)
+            self.checkpoints = Checkpoints(self.workdir / "checkpoints", config.keep, report=self.log)
+            self.root = jax.jit(lambda: rngs.root_key(config.seed), out_shardings=sharding.replicated(self.mesh))()
+            self.final: dict[str, float] = {}
+            self.evaluated = 0  # the step of the last evaluation
+            self.flops = self.run.flops_per_step()
+            for note in notes:
+                self.log(note, quiet=True)
+
+    # --- the state to start from ---
+
+    def start_state(self) -> TrainState:
+        """The last good checkpoint, or a fresh state (with `init_from` in it)."""
+        self.checkpoints.clean()
+        if processes.agree("resume", lambda: "yes" if self.checkpoints.steps() else "no") == "yes":
+            with self.ledger("restore"):
+                step = self.checkpoints.pick()
+                meta = read_meta(step_folder(self.checkpoints.folder, step))
+                for change in runs.check_resume(self.run, meta):
+                    self.log(f"changed since the checkpoint: {change}")
+                state = self.checkpoints.load(self.abstract, step)
+                self.evaluated = meta.get("evaluated", 0)
+            self.log(f"continuing from step {step} of {self.run.total_steps}")
+            return state
+        with self.ledger("start"):
+            shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
+            state = jax.jit(self.run.init, out_shardings=shardings)(self.root)
+            origin = runs.optional(self.config, "init_from", {})
+            if runs.optional(origin, "path", ""):
+                state = transfer.init_from(state, self.run.source.tokenizer, report=self.log, **_given(origin))
+        return state
+
+    def compile(self, state: TrainState) -> Callable[..., Any]:
+        """The compiled step `(state, batch, root) -> (state, metrics)`, with the learning rate among the metrics."""
+        step = make_train_step(self.run.model, self.run.objective, self.run.tx, self.config.accum_steps)
+
+        def with_lr(state: TrainState, batch: Any, root: Any) -> tuple[TrainState, dict[str, Any]]:
+            new, values = step(state, batch, root)
+            counts = [leaf for name, leaf in tree.flatten(state.opt_state).items() if name.endswith("count")]
+            return new, values | {"lr": self.run.schedule(counts[-1] if counts else state.step)}
+
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
+        rows, whole = sharding.batch_sharding(self.mesh), sharding.replicated(self.mesh)
+        batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=rows), self.run.batch)
+        jitted = jax.jit(
+            with_lr, in_shardings=(shardings, rows, whole), out_shardings=(shardings, whole), donate_argnums=0
+        )
+        with self.ledger("compile"):
+            return jitted.lower(state, batch, self.root).compile()
+
+    # --- the run folder ---
+
+    def prepare_folder(self) -> None:
+        """config.json and the tokenizer, written by process 0."""
+        if self.first:
+            records.write_json(self.workdir / "config.json", configs.to_dict(self.config))
+            self.run.source.tokenizer.save(self.workdir / "tokenizer")
+        self.files = {f"tokenizer/{path.name}": path for path in sorted((self.workdir / "tokenizer").glob("*"))}
+        self.meta = {
+            "config": configs.to_dict(self.config),
+            "data": self.run.source.fingerprint,
+            "tokenizer": self.run.source.tokenizer.digest(),
+            "code": {"commit": records.commit(), **records.versions()},
+            "tokens_per_step": self.run.tokens_per_step,
+        }
+        folder = self.workdir
+        self.writers = (
+            metrics.make_writers(
+                folder,
+                configs.to_dict(self.config),
+                runs.optional(self.config, "tensorboard", False),
+                runs.optional(self.config, "wandb", False),
+            )
+            if self.first
+            else []
+        )
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        for writer in self.writers:
+            writer.write(step, values)
+
+    def event(self, values: Mapping[str, Any]) -> None:
+        for writer in self.writers:
+            if isinstance(writer, metrics.JsonLines):
+                writer.event(values)
+
+    # --- the loop ---
+
+    def train(self) -> int:
+        """Run the session and return the exit code of the program."""
+        try:
+            with self.stop:
+                return self._train()
+        finally:
+            self.checkpoints.close()
+            self.log.close()
+
+    def _train(self) -> int:
+        state = self.start_state()
+        self.prepare_folder()
+        start, total = int(state.step), self.run.total_steps
+        self.event({"resumed": start})
+        parameters = tree.count(self.run.abstract.params)
+        self.log(
+            f"{parameters:,} parameters, {total:,} steps of {self.run.tokens_per_step:,} tokens, "
+            f"one pass is {self.run.steps_per_pass:,} steps; mesh {dict(self.mesh.shape)} of "
+            f"{jax.devices()[0].device_kind}"
+        )
+        step = start
+        if start < total:
+            compiled = self.compile(state)
+            if start % self.every["eval"] == 0 and self.evaluated < start:
+                state = self.evaluate(start, state)  # it was due when the run was stopped
+            with self._stream(start) as stream, progress_bar(self.log, start, total, self.first) as bar:
+                state, step = self._steps(compiled, state, start, stream, bar)
+        self.save(step, state, block=True)
+        if step >= total:
+            if not self.final:
+                self.evaluate(step, state)
+            self.record(step)
+        self.event({"session": self.ledger.summary(), "from": start, "to": step})
+        for writer in self.writers:
+            writer.close()
+        done = "done" if step >= total else "stopped; the same command continues"
+        self.log(f"step {step} of {total}: {done}")
+        return self.stop.exit_code if step < total else 0
+
+    @contextlib.contextmanager
+    def _stream(self, start: int) -> Iterator[Iterator[Any]]:
+        index, count = sharding.process_rows(self.mesh)
+        stream = pipeline.batches(
+            self.run.source,
+            seed=self.config.seed,
+            batch_size=self.config.batch_size,
+            start_step=start,
+            process_index=index,
+            process_count=count,
+            threads=runs.optional(self.config, "threads", 2),
+            workers=runs.optional(self.config, "workers", 0),
+        )
+        try:
+            yield stream
+        finally:
+            stream.close()
+
+    def _steps(
+        self, compiled: Callable[..., Any], state: TrainState, start: int, stream: Iterator[Any], bar: Any
+    ) -> tuple[TrainState, int]:
+        """Steps until the end or a stop; the batch of the next step is on its way while one runs."""
+        total = self.run.total_steps
+        interval, in_a_row, pending = Interval(), 0, None
+        batch, padding = self._next(stream, interval)
+        step = start
+        profiling = False
+        while step < total:
+            if self.run.profile_steps and step == self.run.profile_steps[0] and self.first:
+                jax.profiler.start_trace(str(self.workdir / "profile"))
+                profiling = True
+            with self.ledger("step"), jax.transfer_guard("disallow"):
+                state, values = compiled(state, batch, self.root)
+            step += 1
+            interval.padding += padding
+            if step < total:
+                batch, padding = self._next(stream, interval)
+            if profiling and self.run.profile_steps and step >= self.run.profile_steps[1]:
+                jax.block_until_ready(state)
+                jax.profiler.stop_trace()
+                profiling = False
+            stopping = self.stop.reached(step) or step == total
+            log_due, save_due, eval_due = (stopping or step % self.every[name] == 0 for name in ("log", "save", "eval"))
+            # Read what is one step old, and what is new only where something is due.
+            late = [pending] if pending is not None else []
+            pending = values
+            if log_due or save_due or eval_due:
+                late, pending = [*late, values], None
+            for old in late:
+                with self.ledger("step"):
+                    old = jax.device_get(old)
+                interval.add(old)
+                in_a_row = in_a_row + 1 if old["skipped"] else 0
+                if in_a_row >= self.config.max_skipped:
+                    raise RunError(
+                        f"{in_a_row} steps in a row, up to about step {step}, had a loss or gradient that is not "
+                        "finite, so the run ends (config.max_skipped); the last checkpoint is from before"
+                    )
+            self.checkpoints.check()
+            if bar is not None:
+                bar.update(1)
+            if log_due and interval.steps:
+                self._log_interval(step, interval, float(old["lr"]), bar)
+                interval = Interval()
+            if eval_due and (step == total or not stopping):
+                with self._pause(interval):
+                    state = self.evaluate(step, state)
+            if stopping:
+                break
+            if save_due:  # after the evaluation, to which the optimiser may react
+                with self._pause(interval):
+                    interval.save += self.save(step, state)
+        return state, step
+
+    def _next(self, stream: Iterator[Any], interval: Interval) -> tuple[Any, float]:
+        began = time.perf_counter()
+        with self.ledger("data_wait"):
+            rows = next(stream)
+        interval.data_wait += time.perf_counter() - began
+        with self.ledger("step"):
+            return sharding.put(rows, self.mesh), padding_share(rows)
+
+    @contextlib.contextmanager
+    def _pause(self, interval: Interval) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        interval.paused += time.perf_counter() - began
+
+    def _log_interval(self, step: int, interval: Interval, lr: float, bar: Any) -> None:
+        seconds = interval.seconds_per_step()
+        rate = self.run.tokens_per_step / seconds
+        flops = self.flops / seconds
+        peak = self.peak or metrics.peak_flops(jax.devices()[0].device_kind)
+        values = interval.summary(tuple(getattr(self.run.objective, "perplexity", ())))
+        values |= {
+            "lr": lr,
+            "tokens": step * self.run.tokens_per_step,
+            "epoch": step / self.run.steps_per_pass,
+            "step_seconds": seconds,
+            "tokens_per_second": rate,
+            "flops_per_second": flops,
+            "data_wait": interval.data_wait / interval.steps / seconds,
+            "checkpoint_stall_seconds": interval.save,
+            "padding": interval.padding / interval.steps,
+        }
+        if peak:
+            values["peak_fraction"] = flops / peak / self.mesh.size
+        self.write(step, values)
+        left = clock((self.run.total_steps - step) * seconds)
+        if bar is not None:
+            bar.set_postfix_str(f"loss {values['loss']:.4f}, {rate:,.0f} tokens/s")
+        self.log(
+            f"step {step}/{self.run.total_steps}  loss {values['loss']:.4f}  {rate:,.0f} tokens/s  {left} left"
+            + (f"  {interval.skipped} skipped" if interval.skipped else ""),
+            quiet=bar is not None,
+        )
+
+    def save(self, step: int, state: TrainState, block: bool = False) -> float:
+        """Save a checkpoint and return for how many seconds the loop stood still."""
+        began = time.perf_counter()
+        with self.ledger("save"):
+            meta = self.meta | {"evaluated": self.evaluated}
+            self.checkpoints.save(step, state, meta, self.files, block=block)
+        return time.perf_counter() - began
+
+    def evaluate(self, step: int, state: TrainState) -> TrainState:
+        """Run every evaluator, write what they found, and let the optimiser react to it."""
+        found: dict[str, float] = {}
+        with self.ledger("eval"):
+            params = optim.eval_params(state.opt_state, state.params)
+            for name, evaluator in self.evaluators.items():
+                found |= {f"{name}/{metric}": value for metric, value in evaluator.run(params).items()}
+        self.evaluated = step
+        if found:
+            self.final = found
+            self.write(step, found)
+            self.log(f"step {step}  " + "  ".join(f"{name} {value:.4f}" for name, value in found.items()))
+        return optim.on_eval(state, found)
+
+    def record(self, step: int) -> None:
+        """record.json: what was run, on what, for how long, and how it ended."""
+        if not self.first:
+            return
+        lines = metrics.read(self.workdir, everything=True)
+        sessions = [line["session"] for line in lines if "session" in line] + [self.ledger.summary()]
+        logged = [line for line in lines if "loss" in line]
+        config = configs.to_dict(self.config)
+        config["source"]["corpus"] = pathlib.Path(config["source"]["corpus"]).name
+        wall = sum(session["wall"] for session in sessions)
+        payload = {
+            "config": config,
+            "steps": step,
+            "tokens": step * self.run.tokens_per_step,
+            "parameters": tree.count(self.run.abstract.params),
+            "train": logged[-1] if logged else {},
+            "evaluation": {name: metrics.plain(value) for name, value in self.final.items()},
+            "wall_seconds": round(wall, 1),
+            "goodput": round(sum(session.get("step", 0.0) for session in sessions) / wall, 4),
+            "sessions": sessions,
+            "data": self.run.source.fingerprint,
+        }
+        records.write_json(self.workdir / "record.json", records.stamp("train", payload))
+
+
+def _given(fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def train(config: Any, workdir: str | os.PathLike[str], stop_at: int | None = None, peak: float = 0.0) -> int:
+    """Train a config in a run folder, or go on where it stopped; returns the exit code.
+
+    Raises:
+      ConfigError: a mistake in the config, or a run folder that holds another run's checkpoint; before any step.
+      RunError: numbers that are not finite, or a checkpoint that cannot be written.
+    """
+    if stop_at is not None and stop_at < 1:
+        raise ConfigError(f"--stop-at={stop_at} must be at least 1")
+    return Trainer(config, workdir, stop_at, peak).train()

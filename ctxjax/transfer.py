@@ -1,0 +1,121 @@
+"""Starting from another run's checkpoint: continued pretraining, the second phase of BERT, a grown vocabulary.
+
+Parts are chosen by regular expression; an array is copied where path and shape agree. Where the two tokenizers differ,
+the rows of every array that has one row a piece are matched by piece: what the old vocabulary lacks keeps its fresh
+initialisation. Anything else that does not fit is refused by name, never cut or padded.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from ctxjax import checkpoint, digests, processes, tree
+from ctxjax.config import ConfigError
+from ctxjax.step import TrainState
+
+
+def _rows_by_piece(old: Any, new: Any) -> tuple[np.ndarray, np.ndarray]:
+    """`(rows of the new table, rows of the old one)` that hold the same piece."""
+    pairs = [(index, old.ids[piece]) for index, piece in enumerate(new.pieces) if piece in old.ids]
+    if not pairs:
+        raise ConfigError("config.init_from: the two vocabularies share no piece")
+    rows = np.asarray(pairs, np.int64)
+    return rows[:, 0], rows[:, 1]
+
+
+def init_from(
+    state: TrainState,
+    tokenizer: Any,
+    path: str | os.PathLike[str],
+    pattern: str = ".*",
+    optimizer: bool = False,
+    report: Callable[[str], None] = print,
+) -> TrainState:
+    """A fresh state with parameters of a checkpoint in it; the step number stays 0.
+
+    Args:
+      state: the fresh state, placed on its mesh.
+      tokenizer: of the new run.
+      path: a run folder or step folder of the other run.
+      pattern: regular expression over parameter paths, as in `"^(embed|layer_)"`; what it leaves out stays fresh.
+      optimizer: take the optimiser's slots of the same parameters too, and its counts, from which the
+        learning-rate schedule goes on.
+      report: called with one sentence on what was taken and what stays fresh.
+
+    Raises:
+      ConfigError: no good checkpoint, a pattern that matches nothing, or an array that does not fit, by name.
+    """
+    folder = checkpoint.find(path)
+    problems = processes.agree("init_from", lambda: "\n".join(digests.verify(folder)))
+    if problems:
+        raise ConfigError(f"config.init_from.path: {folder} is damaged: {problems.splitlines()[0]}; use another step")
+    meta = checkpoint.read_meta(folder)
+    there = checkpoint.abstract_of(meta)
+    here = tree.flatten(state)
+    wanted = {f"params/{name}" for name in tree.select(state.params, pattern)}
+    if not wanted:
+        raise ConfigError(f"config.init_from.pattern={pattern!r} matches no parameter; one is {next(iter(here))!r}")
+    if optimizer:
+        wanted |= {name for name in here if name.startswith("opt_state/") and _slot_of(name, wanted)}
+    taken = [name for name in here if name in wanted and name in there]
+    if not any(name.startswith("params/") for name in taken):
+        raise ConfigError(f"config.init_from: {folder} has none of the parameters that {pattern!r} matches")
+
+    same = tokenizer.digest() == meta["tokenizer"]
+    new_rows = old_rows = np.zeros(0, np.int64)
+    old_size = len(tokenizer)
+    if not same:
+        from ctxjax.text import open_tokenizer
+
+        old = open_tokenizer(folder / "tokenizer")
+        old_size = len(old)
+        new_rows, old_rows = _rows_by_piece(old, tokenizer)
+
+    def by_row(name: str) -> bool:
+        ours, theirs = here[name].shape, there[name].shape
+        return (
+            not same
+            and len(ours) == len(theirs) > 0
+            and (ours[0], theirs[0]) == (len(tokenizer), old_size)
+            and ours[1:] == theirs[1:]
+        )
+
+    for name in taken:
+        if here[name].dtype != there[name].dtype or (here[name].shape != there[name].shape and not by_row(name)):
+            raise ConfigError(
+                f"config.init_from: {name} is {there[name].dtype}{list(there[name].shape)} in {folder} and "
+                f"{here[name].dtype}{list(here[name].shape)} here; make the model fit or leave it out with "
+                "config.init_from.pattern"
+            )
+    plain = {name: here[name] for name in taken if not by_row(name)}
+    abstract = {k: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=v.sharding) for k, v in plain.items()}
+    abstract |= {name: there[name] for name in taken if by_row(name)}  # as NumPy, the whole table on the host
+    found = checkpoint.load_arrays(folder, abstract)
+    leaves = dict(here)
+    for name in taken:
+        leaves[name] = _merge_rows(here[name], found[name], new_rows, old_rows) if by_row(name) else found[name]
+    fresh = sorted(name for name in here if name.startswith("params/") and name not in taken)
+    report(
+        f"took {len(taken)} arrays from step {meta['step']} of {folder}; {len(fresh)} parameters stay fresh"
+        + (f" ({', '.join(fresh[:5])}{', ...' if len(fresh) > 5 else ''})" if fresh else "")
+        + ("" if same else f"; {len(new_rows)} of {len(tokenizer)} pieces were known there")
+    )
+    return jax.tree.unflatten(jax.tree.structure(state), list(leaves.values()))
+
+
+def _slot_of(name: str, params: set[str]) -> bool:
+    """Whether an optimiser leaf is a slot of one of the parameters, or a count."""
+    parts = name.split("/")
+    ends = {"params/" + "/".join(parts[start:]) for start in range(1, len(parts))}
+    return bool(ends & params) or parts[-1] == "count"
+
+
+def _merge_rows(fresh: jax.Array, old: np.ndarray, new_rows: np.ndarray, old_rows: np.ndarray) -> jax.Array:
+    """The fresh table with the rows of known pieces replaced, where it lives."""
+    merge = jax.jit(lambda table, index, rows: table.at[index].set(rows), out_shardings=fresh.sharding)
+    return merge(fresh, new_rows, old[old_rows])
