@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Integer
 
 from ctxjax.config import ConfigError, fingerprint
 from ctxjax.data.arrays import ArrayWriter, file_digest, replace
@@ -214,11 +214,11 @@ class Corpus:
             "shards": fingerprint([files[shard]["xxh3_128"] for shard in self._shards]),
         }
 
-    def read(self, first_sentence: int, last_sentence: int) -> tuple[Int[np.ndarray, " tokens"], list[str]]:
+    def read(self, first_sentence: int, last_sentence: int) -> tuple[Integer[np.ndarray, " tokens"], list[str]]:
         """Tokens (int32) of the sentences first, ..., last - 1, and the surface forms of the unknown ones."""
         return self.read_tokens(int(self.sentence_tokens[first_sentence]), int(self.sentence_tokens[last_sentence]))
 
-    def read_tokens(self, start: int, stop: int) -> tuple[Int[np.ndarray, " tokens"], list[str]]:
+    def read_tokens(self, start: int, stop: int) -> tuple[Integer[np.ndarray, " tokens"], list[str]]:
         """Tokens (int32) start, ..., stop - 1 of the split, and the surface forms of the unknown ones."""
         if not 0 <= start <= stop <= self.num_tokens:
             raise IndexError(f"tokens {start}:{stop} of a split of {self.num_tokens}")
@@ -267,7 +267,7 @@ class Corpus:
                     self._readers.popitem(last=False)  # closed when its last user lets go
             return self._readers[shard]
 
-    def _array(self, kind: str, length: int) -> Int[np.ndarray, " _"]:
+    def _array(self, kind: str, length: int) -> Integer[np.ndarray, " _"]:
         path = self.folder / f"{self.split}.{kind}.npy"
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Integer
 
 from ctxjax.config import ConfigError
 from ctxjax.data.arrays import replace
@@ -40,15 +40,15 @@ class Section(NamedTuple):
     """
 
     document: int
-    lengths: Int[np.ndarray, " sentences"]
-    tokens: Int[np.ndarray, " tokens"]
+    lengths: Integer[np.ndarray, " sentences"]
+    tokens: Integer[np.ndarray, " tokens"]
     unknown: list[str]
 
 
 def encode_section(
     document: int,
-    lengths: Int[np.ndarray, " sentences"] | Sequence[int],
-    tokens: Int[np.ndarray, " tokens"] | Sequence[int],
+    lengths: Integer[np.ndarray, " sentences"] | Sequence[int],
+    tokens: Integer[np.ndarray, " tokens"] | Sequence[int],
     unknown: Sequence[str] = (),
 ) -> bytes:
     """The bytes of one record.
@@ -103,7 +103,7 @@ def decode_section(record: bytes) -> Section:
 
 
 def sections(
-    document: int, sentences: Iterable[Int[np.ndarray, " _"] | Sequence[int]], unknown: Iterable[Sequence[str]] = ()
+    document: int, sentences: Iterable[Integer[np.ndarray, " _"] | Sequence[int]], unknown: Iterable[Sequence[str]] = ()
 ) -> Iterator[bytes]:
     """The records of one document, each closed once it holds `SECTION_TOKENS`; empty sentences are skipped.
 

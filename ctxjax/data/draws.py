@@ -1,0 +1,91 @@
+"""Random draws that are functions of a key and of counters, never of what was drawn before.
+
+So the mask of an example, or the cut of a chunk, does not depend on order, batch, worker or resume. The generator is
+SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014) used as a hash: the same bits
+on every machine and under every NumPy version, which `numpy.random.Generator` does not promise.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xxhash
+from jaxtyping import Float, Int, UInt64
+
+_MASK = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_M1, _M2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+_FEISTEL_ROUNDS = 6
+
+
+def key(*parts: Any) -> int:
+    """A 64-bit key for one purpose, from names and numbers: `key("mask", seed, epoch)`."""
+    return xxhash.xxh3_64_intdigest("/".join(str(part) for part in parts).encode())
+
+
+def fold(key: int, counter: int) -> int:
+    """The key of item number `counter`: one output of the generator that `key` seeds."""
+    x = (key + (counter + 1) * _GOLDEN) & _MASK
+    x = ((x ^ (x >> 30)) * _M1) & _MASK
+    x = ((x ^ (x >> 27)) * _M2) & _MASK
+    return x ^ (x >> 31)
+
+
+def bits(key: int, counters: Int[np.ndarray, " N"]) -> UInt64[np.ndarray, " N"]:
+    """`fold(key, counter)` for many counters; distinct counters give distinct words."""
+    x = counters.astype(np.uint64)
+    x *= np.uint64(_GOLDEN)
+    x += np.uint64((key + _GOLDEN) & _MASK)
+    x ^= x >> np.uint64(30)
+    x *= np.uint64(_M1)
+    x ^= x >> np.uint64(27)
+    x *= np.uint64(_M2)
+    x ^= x >> np.uint64(31)
+    return x
+
+
+def unit(key: int, counters: Int[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
+    """Uniform in [0, 1), with 53 bits."""
+    return (bits(key, counters) >> np.uint64(11)) * 2.0**-53
+
+
+def below(key: int, counters: Int[np.ndarray, " N"], limit: Int[np.ndarray, " N"] | int) -> Int[np.ndarray, " N"]:
+    """Uniform integers in [0, limit)."""
+    return (unit(key, counters) * limit).astype(np.int64)
+
+
+def coins(key: int, counters: Int[np.ndarray, " N"], flips: Int[np.ndarray, " N"]) -> Int[np.ndarray, " N"]:
+    """Heads among `flips[i]` fair coins (a binomial draw), 64 coins to a word."""
+    heads, left = np.zeros(len(flips), np.int64), flips.astype(np.int64)
+    word = 0
+    while len(active := np.flatnonzero(left > 0)):
+        drawn = bits(fold(key, word), counters[active])
+        drawn >>= (64 - np.minimum(left[active], 64)).astype(np.uint64)
+        heads[active] += np.bitwise_count(drawn)
+        left[active] -= 64
+        word += 1
+    return heads
+
+
+def permute(key: int, index: int, count: int) -> int:
+    """Place `index` of a keyed permutation of `range(count)`, in constant memory.
+
+    A Feistel network on the smallest power of two that holds `count`, walked until it lands inside.
+    """
+    width = max(2, (count - 1).bit_length())
+    low = width // 2
+    high_mask, low_mask = (1 << (width - low)) - 1, (1 << low) - 1
+    while True:
+        a, b = index >> low, index & low_mask
+        for round_ in range(0, _FEISTEL_ROUNDS, 2):
+            a ^= fold(key + round_, b) & high_mask
+            b ^= fold(key + round_ + 1, a) & low_mask
+        index = a << low | b
+        if index < count:
+            return index
+
+
+def permutation(key: int, count: int) -> Int[np.ndarray, " count"]:
+    """A keyed permutation of `range(count)`, whole."""
+    return np.argsort(bits(key, np.arange(count)))

@@ -1,0 +1,79 @@
+"""A small corpus of a made-up language, for smoke runs and tests: written in a moment, the same every time.
+
+Words are two or three syllables. A document keeps to one of a few topics, each with its own words, and what follows a
+word depends on it, so masked pieces, next words and next sentences can all be learned from it.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import pathlib
+import random
+import tempfile
+from collections.abc import Iterator
+
+from ctxjax.data import corpus
+
+SYLLABLES = ("ba", "de", "fi", "go", "ku", "la", "me", "ni", "po", "ru", "sa", "te", "vi", "wo", "zu", "ka")
+TOPICS = 4
+FOLLOWERS = 6
+WORDS = 200
+_kept: dict[tuple[str, int], tempfile.TemporaryDirectory[str]] = {}
+
+
+def documents(count: int, seed: int = 0) -> Iterator[list[str]]:
+    """Documents of the language, each a list of sentences of space-separated words."""
+    language, draw = random.Random("language"), random.Random(f"documents {seed}")
+    words = language.sample([a + b + c for a in SYLLABLES for b in SYLLABLES for c in ("", *SYLLABLES)], WORDS)
+    topics = [words[topic::TOPICS] for topic in range(TOPICS)]
+    follows = {word: language.choices(topic, k=FOLLOWERS) for topic in topics for word in topic}
+    for _ in range(count):
+        topic = draw.choice(topics)
+        sentences = []
+        for _ in range(draw.randint(3, 30)):
+            sentence = [draw.choice(topic)]
+            while len(sentence) < 3 or draw.random() < 0.85:
+                sentence.append(draw.choice(follows[sentence[-1]]))
+            sentences.append(" ".join([*sentence, "."]))
+        yield sentences
+
+
+def make_tokenizer(kind: str):
+    """A tokenizer of kind "wordpiece" or "words" whose vocabulary leaves the rarer words in pieces, or unknown."""
+    counts = collections.Counter(word for text in documents(100) for sentence in text for word in sentence.split())
+    frequent = [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+    if kind == "words":
+        from ctxjax.text.words import Words
+
+        return Words(["<S>", "</S>", "<UNK>", *frequent[: WORDS * 4 // 5]])
+    from ctxjax.text.wordpiece import SPECIALS, WordPiece
+
+    syllables = [*SYLLABLES, *(f"##{syllable}" for syllable in SYLLABLES)]
+    return WordPiece([*SPECIALS, *frequent[: WORDS // 2], *syllables])
+
+
+def write_corpus(folder: str | os.PathLike[str], kind: str, count: int = 200, shards: int = 2) -> None:
+    """Write a prepared corpus of `count` training documents, and a tenth as many held out."""
+    folder, tokenizer = pathlib.Path(folder), make_tokenizer(kind)
+    splits = {}
+    for split, number, seed in (("train", count, 0), ("heldout", max(2, count // 10), 1)):
+        texts = list(documents(number, seed))
+        names = [corpus.shard_name(split, shard, shards) for shard in range(shards)]
+        for shard, name in enumerate(names):
+            records = []
+            for document, sentences in enumerate(texts[shard::shards]):
+                encoded = [tokenizer.encode_sentences([sentence]) for sentence in sentences]
+                records += corpus.sections(document, [one.ids for one in encoded], [one.unknown for one in encoded])
+            corpus.write_shard(folder / name, records)
+        splits[split] = names
+    corpus.finish(folder, tokenizer, splits)
+
+
+def generated_corpus(kind: str, count: int = 200) -> str:
+    """The folder of a generated corpus, written once a process and removed at its end."""
+    if (kind, count) not in _kept:
+        folder = tempfile.TemporaryDirectory(prefix="ctxjax-generated-")
+        write_corpus(folder.name, kind, count)
+        _kept[kind, count] = folder
+    return _kept[kind, count].name

@@ -1,0 +1,218 @@
+"""Rows for language models: lanes of continuous text, both directions for a bidirectional model.
+
+Row b of step s continues row b of step s - 1, so a model's state is carried over windows and sentences. The directions
+read differently shuffled streams, as published. Reference: Peters et al. 2018; allenai/bilm-tf, training.py, data.py.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from typing import Any
+
+import grain
+import numpy as np
+
+from ctxjax.config import ConfigError
+from ctxjax.data.corpus import Corpus
+from ctxjax.data.index import open_index
+from ctxjax.data.transforms import lanes
+
+_VERSION = 1  # of the indexes; part of their keys
+_DIRECTIONS = {"both": ("forward", "backward"), "forward": ("forward",)}
+
+
+class Source:
+    """Windows of a prepared corpus of words.
+
+    Row (T = `length`, C = `max_chars`) with both directions: inputs {tokens [2, T], chars [2, T, C]}, targets [2, T],
+    weights [2, T], is_first []; axis 0 is forward, backward. With `directions="forward"` there is no such axis.
+    """
+
+    def __init__(
+        self,
+        corpus: str | os.PathLike[str] = "",
+        split: str = "train",
+        length: int = 20,
+        directions: str = "both",
+        characters: bool = True,
+        max_chars: int = 50,
+        verify: bool = False,
+    ):
+        """Open the corpus; indexes are built when they are first needed.
+
+        Args:
+          corpus: what `python -m ctxjax.prepare --output` wrote, with a word vocabulary.
+          split: "train" or "heldout".
+          length: words of a window (published: 20).
+          directions: "both", or "forward" alone.
+          characters: give the characters of each word too; those of an unknown word are of the word as it was written.
+          max_chars: character ids of a word, markers included.
+          verify: compare the digest of every file of the corpus before use.
+
+        Raises:
+          ConfigError: no such corpus or split, one that was not made for words, or an impossible field.
+        """
+        if not corpus:
+            raise ConfigError("config.source.corpus is empty; set it to what python -m ctxjax.prepare --output wrote")
+        if directions not in _DIRECTIONS:
+            raise ConfigError(f"config.source.directions={directions!r} is not one of {', '.join(_DIRECTIONS)}")
+        if length < 1 or max_chars < 3:
+            raise ConfigError("config.source needs length >= 1 and max_chars >= 3")
+        self.corpus = Corpus(corpus, split, verify)
+        kind = self.corpus.manifest["tokenizer"]["kind"]
+        if kind != "words":
+            raise ConfigError(
+                f"config.source.corpus={os.fspath(corpus)!r} holds {kind} pieces; "
+                "streams needs a corpus prepared with a word vocabulary"
+            )
+        self.length, self.directions, self.characters, self.max_chars = length, directions, characters, max_chars
+        self._lock = threading.Lock()
+        self._streams: dict[tuple[int, int], list[lanes.Stream]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        state.pop("_table", None)
+        return state | {"_lock": None, "_streams": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state | {"_lock": threading.Lock()})
+
+    @property
+    def tokenizer(self) -> Any:
+        """The word tokenizer of the corpus."""
+        return self.corpus.tokenizer
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of words."""
+        return self.corpus.manifest["tokenizer"]["pieces"]
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What decides the rows beside seed and batch size."""
+        options = {name: getattr(self, name) for name in ("length", "directions", "characters", "max_chars")}
+        return {"source": "streams", **self.corpus.fingerprint, **options}
+
+    @property
+    def tokens_per_row(self) -> int:
+        """Words of a window, each of which is predicted once in each direction."""
+        return self.length
+
+    @property
+    def pairs(self) -> int:
+        """(input, target) pairs of a pass, in one direction."""
+        return self.corpus.num_tokens + self.corpus.num_sentences
+
+    def steps_per_pass(self, batch_size: int) -> int:
+        """Whole windows that each of `batch_size` lanes holds.
+
+        Raises:
+          ConfigError: the lanes are shorter than a window.
+        """
+        steps = self.pairs // (batch_size * self.length)
+        if not steps:
+            raise ConfigError(
+                f"split {self.corpus.split!r} of corpus {self.corpus.folder} has {self.pairs} words, less than "
+                f"config.batch_size={batch_size} windows of {self.length}; lower config.batch_size"
+            )
+        return steps
+
+    def dropped(self, batch_size: int) -> int:
+        """Pairs at the end of a direction's stream that make no whole window in every lane, and are not read."""
+        return self.pairs - self.steps_per_pass(batch_size) * batch_size * self.length
+
+    def rows(self, seed: int, batch_size: int) -> grain.MapDataset:
+        """Single rows, endless: element s * batch_size + b is lane b at step s."""
+        self.steps_per_pass(batch_size)
+        return grain.MapDataset.source(_Rows(self, seed, batch_size))
+
+    def row(self, seed: int, batch_size: int, element: int) -> dict[str, Any]:
+        """Lane element % batch_size at step element // batch_size."""
+        step, lane = divmod(element, batch_size)
+        steps = self.steps_per_pass(batch_size)
+        pass_number, step = divmod(step, steps)
+        start = (lane * steps + step) * self.length
+        tokenizer = self.tokenizer
+        unk = tokenizer.unk_id if self.characters else None
+        windows = [
+            lanes.read_window(
+                self.corpus,
+                stream,
+                start,
+                self.length,
+                tokenizer.bos_id,
+                tokenizer.eos_id,
+                unk,
+                direction == "backward",
+            )
+            for stream, direction in zip(self._passes(seed, pass_number), _DIRECTIONS[self.directions])
+        ]
+        inputs = {"tokens": self._join([window.inputs for window in windows])}
+        if self.characters:
+            inputs["chars"] = self._join([self._chars(window) for window in windows])
+        targets = self._join([window.targets for window in windows])
+        weights = np.ones(targets.shape, np.float32)
+        return {"inputs": inputs, "targets": targets, "weights": weights, "is_first": np.bool_(step == 0)}
+
+    def _join(self, arrays: list[np.ndarray]) -> np.ndarray:
+        return arrays[0] if self.directions == "forward" else np.stack(arrays)
+
+    def _chars(self, window: lanes.Window) -> np.ndarray:
+        chars = self._table[window.inputs].astype(np.int32)
+        for position, surface in window.unknown:
+            chars[position] = _word_chars(surface, self.max_chars)
+        return chars
+
+    @functools.cached_property
+    def _table(self) -> np.ndarray:
+        """Character ids of the vocabulary, `[V, C]`, memory-mapped."""
+        key = {"index": "characters", "version": _VERSION, "tokenizer": self.corpus.fingerprint["tokenizer"]}
+        key["max_chars"] = self.max_chars
+        build = functools.partial(lanes.write_characters, pieces=self.tokenizer.pieces, max_chars=self.max_chars)
+        return open_index(self.corpus.folder, key, build)["characters"].reshape(-1, self.max_chars)
+
+    def _passes(self, seed: int, pass_number: int) -> list[lanes.Stream]:
+        """The stream of each direction in a pass; the last two passes stay open."""
+        found = self._streams.get((seed, pass_number))
+        if found is None:
+            with self._lock:
+                found = [self._open(seed, pass_number, name) for name in _DIRECTIONS[self.directions]]
+                kept = dict(list(self._streams.items())[-1:])
+                self._streams = {**kept, (seed, pass_number): found}
+        return found
+
+    def _open(self, seed: int, pass_number: int, direction: str) -> lanes.Stream:
+        options = {"seed": int(seed), "pass_number": pass_number, "direction": direction}
+        key = {"index": "streams", "version": _VERSION, "corpus": self.corpus.fingerprint, **options}
+        build = functools.partial(lanes.write_stream, sentence_tokens=self.corpus.sentence_tokens, **options)
+        index = open_index(self.corpus.folder, key, build)
+        return lanes.Stream(index["order"], index["starts"])
+
+
+@functools.lru_cache(1 << 16)
+def _word_chars(word: str, max_chars: int) -> np.ndarray:
+    from ctxjax.text import characters
+
+    return characters.word_chars(word, max_chars)
+
+
+class _Rows:
+    """Random access for Grain."""
+
+    def __init__(self, source: Source, seed: int, batch_size: int):
+        self.source, self.seed, self.batch_size = source, seed, batch_size
+
+    def __len__(self) -> int:
+        return 2**62
+
+    def __getitem__(self, element: Any) -> dict[str, Any]:
+        return self.source.row(self.seed, self.batch_size, int(element))
+
+
+def example() -> Source:
+    """A small source on generated text."""
+    from ctxjax.data.generated import generated_corpus
+
+    return Source(generated_corpus("words"), length=8)
