@@ -99,6 +99,7 @@ class Model(Protocol):
         ...
 
 
+@runtime_checkable
 class Forward(Protocol):
     """A model bound to parameters, keys and mode: all that an objective is handed. See `ctxjax.step.Forward`."""
 
@@ -113,6 +114,7 @@ class Forward(Protocol):
     def key(self, name: str) -> Array: ...
 
 
+@runtime_checkable
 class Objective(Protocol):
     """One training signal; training and evaluation call the same one.
 
