@@ -28,7 +28,7 @@ class TrainState:
       extra: batch statistics where a published head has them.
     """
 
-    step: Array
+    step: Any  # the fields hold arrays, and in a tree of the same shape their ShapeDtypeStructs or shardings
     params: Params
     opt_state: Any
     carry: Carry = ()
