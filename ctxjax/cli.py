@@ -79,11 +79,11 @@ def parse_with_settings(
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Any]:
     """Parse the flags of a program and the config that they name; the config is None where no `--config` is given."""
-    from ctxjax.config import ConfigError
-
     args, settings = parse_with_settings(parser, argv)
     if args.config is None:
         if settings:
+            from ctxjax.config import ConfigError
+
             raise ConfigError(f"--config.{next(iter(settings))} is given without --config FILE.py")
         return args, None
     return args, parse_config(args.config, settings)
