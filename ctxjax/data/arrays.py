@@ -55,6 +55,6 @@ def file_digest(path: str | os.PathLike[str]) -> str:
     """xxh3_128 of a file, in hexadecimal."""
     digest = xxhash.xxh3_128()
     with open(path, "rb") as file:
-        while block := file.read(1 << 22):
+        while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

@@ -188,7 +188,7 @@ class Corpus:
         self._section_tokens = self.sentence_tokens[self._section_sentences]
         self._lock = threading.Lock()
         self._readers: collections.OrderedDict[int, Any] = collections.OrderedDict()
-        self._sections: collections.OrderedDict[int, Section] = collections.OrderedDict()
+        self._sections: collections.OrderedDict[int, tuple[Section, np.ndarray]] = collections.OrderedDict()
         self._cached = 0
         self._tokenizer: Any = None
 
@@ -222,40 +222,42 @@ class Corpus:
         """Tokens (int32) start, ..., stop - 1 of the split, and the surface forms of the unknown ones."""
         if not 0 <= start <= stop <= self.num_tokens:
             raise IndexError(f"tokens {start}:{stop} of a split of {self.num_tokens}")
-        parts, words = [], []
-        number = int(np.searchsorted(self._section_tokens, start, "right")) - 1
+        tokens, words, filled = np.empty(stop - start, np.int32), [], 0
+        number = int(self._section_tokens.searchsorted(start, "right")) - 1
         while start < stop:
             base, end = int(self._section_tokens[number]), int(self._section_tokens[number + 1])
-            section = self._section(number)
+            section, at = self._section(number)
             low, high = start - base, min(stop, end) - base
-            parts.append(section.tokens[low:high])
+            tokens[filled : filled + high - low] = section.tokens[low:high]
             if section.unknown:
-                at = np.flatnonzero(section.tokens == self.tokenizer.unk_id)
-                words += section.unknown[np.searchsorted(at, low) : np.searchsorted(at, high)]
-            start, number = end, number + 1
-        return np.concatenate(parts, dtype=np.int32, casting="same_kind") if parts else np.empty(0, np.int32), words
+                words += section.unknown[at.searchsorted(low) : at.searchsorted(high)]
+            start, number, filled = end, number + 1, filled + high - low
+        return tokens, words
 
-    def _section(self, number: int) -> Section:
+    def _section(self, number: int) -> tuple[Section, Integer[np.ndarray, " unknown"]]:
+        """A section, and where its unknown words are."""
         with self._lock:
             if number in self._sections:
                 self._sections.move_to_end(number)
                 return self._sections[number]
         shard = int(np.searchsorted(self._shard_records, number, "right")) - 1
         path = self.folder / self._shards[shard]
+        reader = self._reader(shard, path)
         try:
-            record = self._reader(shard, path).read([number - int(self._shard_records[shard])])[0]
-            section = decode_section(record)
+            section = decode_section(reader.read([number - int(self._shard_records[shard])])[0])
         except (RuntimeError, ValueError, IndexError) as error:
-            raise corrupt_shard(path, error) if not isinstance(error, ConfigError) else error from error
-        if len(section.tokens) != self._section_tokens[number + 1] - self._section_tokens[number]:
-            raise corrupt_shard(path, "a section has another length than the side arrays say")
+            raise corrupt_shard(path, error) from error
+        at = np.flatnonzero(section.tokens == self.tokenizer.unk_id) if section.unknown else np.empty(0, np.int64)
+        held = int(self._section_tokens[number + 1] - self._section_tokens[number])
+        if len(section.tokens) != held or len(section.unknown) != len(at):
+            raise corrupt_shard(path, "a section is not what the side arrays or its unknown words say")
         with self._lock:
             if number not in self._sections:
-                self._cached += len(section.tokens)
-            self._sections[number] = section
+                self._cached += held
+            self._sections[number] = section, at
             while self._cached > self.cache_tokens and len(self._sections) > 1:
-                self._cached -= len(self._sections.popitem(last=False)[1].tokens)
-        return section
+                self._cached -= len(self._sections.popitem(last=False)[1][0].tokens)
+        return section, at
 
     def _reader(self, shard: int, path: pathlib.Path) -> Any:
         with self._lock:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import xxhash
-from jaxtyping import Float, Int, UInt64
+from jaxtyping import Float, Int, Integer, UInt64
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -32,11 +32,13 @@ def fold(key: int, counter: int) -> int:
     return x ^ (x >> 31)
 
 
-def bits(key: int, counters: Int[np.ndarray, " N"]) -> UInt64[np.ndarray, " N"]:
-    """`fold(key, counter)` for many counters; distinct counters give distinct words."""
-    x = counters.astype(np.uint64)
-    x *= np.uint64(_GOLDEN)
-    x += np.uint64((key + _GOLDEN) & _MASK)
+Key = int | UInt64[np.ndarray, "..."]
+
+
+def bits(key: Key, counters: Integer[np.ndarray, ...]) -> UInt64[np.ndarray, ...]:
+    """`fold(key, counter)` for many counters and perhaps many keys, broadcast; distinct counters give distinct bits."""
+    x = counters.astype(np.uint64) * np.uint64(_GOLDEN)
+    x = x + (np.uint64((key + _GOLDEN) & _MASK) if isinstance(key, int) else key + np.uint64(_GOLDEN))
     x ^= x >> np.uint64(30)
     x *= np.uint64(_M1)
     x ^= x >> np.uint64(27)
@@ -45,12 +47,12 @@ def bits(key: int, counters: Int[np.ndarray, " N"]) -> UInt64[np.ndarray, " N"]:
     return x
 
 
-def unit(key: int, counters: Int[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
+def unit(key: Key, counters: Integer[np.ndarray, ...]) -> Float[np.ndarray, ...]:
     """Uniform in [0, 1), with 53 bits."""
     return (bits(key, counters) >> np.uint64(11)) * 2.0**-53
 
 
-def below(key: int, counters: Int[np.ndarray, " N"], limit: Int[np.ndarray, " N"] | int) -> Int[np.ndarray, " N"]:
+def below(key: Key, counters: Integer[np.ndarray, ...], limit: Integer[np.ndarray, ...] | int) -> Int[np.ndarray, ...]:
     """Uniform integers in [0, limit)."""
     return (unit(key, counters) * limit).astype(np.int64)
 
@@ -68,22 +70,25 @@ def coins(key: int, counters: Int[np.ndarray, " N"], flips: Int[np.ndarray, " N"
     return heads
 
 
-def permute(key: int, index: int, count: int) -> int:
-    """Place `index` of a keyed permutation of `range(count)`, in constant memory.
+def permute(key: int, places: Integer[np.ndarray, " N"], count: int) -> Int[np.ndarray, " N"]:
+    """What stands at some places of a keyed permutation of `range(count)`, without making the permutation.
 
     A Feistel network on the smallest power of two that holds `count`, walked until it lands inside.
     """
     width = max(2, (count - 1).bit_length())
-    low = width // 2
-    high_mask, low_mask = (1 << (width - low)) - 1, (1 << low) - 1
-    while True:
-        a, b = index >> low, index & low_mask
-        for round_ in range(0, _FEISTEL_ROUNDS, 2):
-            a ^= fold(key + round_, b) & high_mask
-            b ^= fold(key + round_ + 1, a) & low_mask
-        index = a << low | b
-        if index < count:
-            return index
+    low = np.uint64(width // 2)
+    high_mask, low_mask = np.uint64((1 << (width - int(low))) - 1), np.uint64((1 << int(low)) - 1)
+    landed, pending, x = np.empty(len(places), np.int64), np.arange(len(places)), places.astype(np.uint64)
+    while len(pending):
+        a, b = x >> low, x & low_mask
+        for turn in range(0, _FEISTEL_ROUNDS, 2):
+            a ^= bits(key + turn, b) & high_mask
+            b ^= bits(key + turn + 1, a) & low_mask
+        x = a << low | b
+        inside = x < count
+        landed[pending[inside]] = x[inside]
+        pending, x = pending[~inside], x[~inside]
+    return landed
 
 
 def permutation(key: int, count: int) -> Int[np.ndarray, " count"]:

@@ -50,12 +50,11 @@ def open_index(
             return found
     for place in places:
         try:
-            place.mkdir(parents=True, exist_ok=True)
             with _locked(place / f".{digest}.lock"):
                 if (found := _load(place / digest)) is None:
                     _build(place, digest, key, build)
                     found = _load(place / digest)
-        except (PermissionError, _ReadOnly):
+        except _ReadOnly:
             continue
         if found is None:
             raise ConfigError(f"index {place / digest} cannot be read back after it was written; check the disk")
@@ -73,13 +72,14 @@ def cache_folder() -> pathlib.Path:
 
 
 class _ReadOnly(Exception):
-    pass
+    """The place takes no new files."""
 
 
 @contextmanager
 def _locked(path: pathlib.Path) -> Iterator[None]:
     """Hold a lock that the kernel gives back however the holder ends; file systems without locks go without."""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "w")
     except OSError as error:
         raise _ReadOnly from error

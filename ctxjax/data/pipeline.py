@@ -43,10 +43,19 @@ class Source(Protocol):
         ...
 
     def rows(self, seed: int, batch_size: int) -> grain.MapDataset:
-        """Endless single rows, nested dicts without the batch axis; row i of step s is element s * batch_size + i."""
+        """Endless single rows, nested dicts without the batch axis; row i of step s is element s * batch_size + i.
+
+        A source may also have `batch(seed, batch_size, elements)`, the same rows made together (and then get `rows`
+        from `rows_of`): NumPy on whole batches is several times faster than on rows.
+        """
         ...
 
     def steps_per_pass(self, batch_size: int) -> int: ...
+
+
+def rows_of(source: Any, seed: int, batch_size: int) -> grain.MapDataset:
+    """The `rows` of a source that has `batch(seed, batch_size, elements)`, which makes any elements together."""
+    return grain.MapDataset.source(_Rows(source, seed, batch_size))
 
 
 def batch_at(source: Source, seed: int, batch_size: int, step: int) -> Batch:
@@ -118,7 +127,7 @@ class Batches(Iterator[Batch]):
         self.close()
 
     def __del__(self) -> None:
-        if not sys.is_finalizing():
+        if sys is not None and not sys.is_finalizing():  # at the very end modules are already gone
             self.close()
 
 
@@ -140,14 +149,33 @@ class _Steps:
     def __getitem__(self, step: Any) -> Batch:
         if self._rows is None:
             self._rows = self.source.rows(self.seed, self.batch_size)
-        rows, base, number = [], int(step) * self.batch_size, self.low
+        elements = np.arange(self.low, self.high) + int(step) * self.batch_size
         try:
-            for number in range(self.low, self.high):
-                rows.append(self._rows[base + number])
+            if hasattr(self.source, "batch"):
+                return self.source.batch(self.seed, self.batch_size, elements)
+            return _stack([self._rows[element] for element in elements.tolist()])
         except Exception as error:
-            error.add_note(f"while making row {number} of the batch of step {int(step)}")
+            error.add_note(f"while making the rows {self.low}:{self.high} of the batch of step {int(step)}")
             raise
-        return _stack(rows)
+
+
+class _Rows:
+    """Random access by element, for a source that makes batches."""
+
+    def __init__(self, source: Any, seed: int, batch_size: int):
+        self.source, self.seed, self.batch_size = source, seed, batch_size
+
+    def __len__(self) -> int:
+        return 2**62
+
+    def __getitem__(self, element: Any) -> dict[str, Any]:
+        return _first(self.source.batch(self.seed, self.batch_size, np.array([int(element)])))
+
+
+def _first(batch: Any) -> Any:
+    if isinstance(batch, dict):
+        return {name: _first(values) for name, values in batch.items()}
+    return batch[0]
 
 
 def _stack(rows: list[Any]) -> Any:

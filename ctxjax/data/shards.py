@@ -21,7 +21,7 @@ from ctxjax.data.arrays import replace
 SECTION_TOKENS = 4096
 _MAGIC = b"CTX1"
 _HEADER = struct.Struct("<4sIQIII")  # magic, bytes a token, document, sentences, tokens, unknown words
-_WRITER_OPTIONS = "group_size:1,zstd:1"
+_WRITER_OPTIONS = "group_size:1,uncompressed"
 _READER_OPTIONS = "readahead_buffer_size:0,max_parallelism:0"
 
 

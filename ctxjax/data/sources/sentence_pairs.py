@@ -10,19 +10,30 @@ import bisect
 import functools
 import os
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
+from jaxtyping import Int
 
 from ctxjax.config import ConfigError
-from ctxjax.data import draws
+from ctxjax.data import draws, pipeline
 from ctxjax.data.corpus import Corpus
 from ctxjax.data.index import open_index
 from ctxjax.data.transforms import pairs
-from ctxjax.data.transforms.masking import mask_tokens
+from ctxjax.data.transforms.masking import mask_rows
 
 _VERSION = 1  # of the index; part of its key
+
+
+class _Spans(NamedTuple):
+    """First tokens and lengths of both halves, and the label, `[B]` each; names as in the index."""
+
+    a_start: np.ndarray
+    a_len: np.ndarray
+    b_start: np.ndarray
+    b_len: np.ndarray
+    is_random: np.ndarray
 
 
 class Source:
@@ -90,9 +101,7 @@ class Source:
         self._starts = [0]  # cumulative pairs of the passes opened so far
 
     def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
-        state.pop("_pieces", None)
-        return state | {"_lock": None, "_indexes": [], "_starts": [0]}
+        return self.__dict__ | {"_lock": None, "_indexes": [], "_starts": [0]}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state | {"_lock": threading.Lock()})
@@ -127,63 +136,72 @@ class Source:
 
     def rows(self, seed: int, batch_size: int) -> grain.MapDataset:
         """Single rows, endless; element s * batch_size + i is row i of step s (here whatever `batch_size` is)."""
+        return pipeline.rows_of(self, seed, batch_size)
+
+    def batch(self, seed: int, batch_size: int, elements: Int[np.ndarray, " B"]) -> dict[str, Any]:
+        """Some elements of `rows`, made together: pass after pass, each in its own shuffled order."""
         del batch_size
-        return grain.MapDataset.source(_Rows(self, seed))
+        epochs, places = np.array([self._locate(element) for element in elements.tolist()]).reshape(-1, 2).T
+        numbers = np.empty_like(places)
+        for epoch in np.unique(epochs).tolist():
+            here = epochs == epoch
+            numbers[here] = draws.permute(_order_key(seed, epoch), places[here], self._count(epoch))
+        return self.examples(seed, epochs, numbers)
 
-    def row(self, seed: int, element: int) -> dict[str, Any]:
-        """The element at a place in the endless order of `seed`: pass after pass, each in its own shuffled order."""
-        epoch, place = self._locate(element)
-        number = epoch % self.passes
-        count = self._starts[number + 1] - self._starts[number]
-        return self.example(seed, epoch, draws.permute(_order_key(seed, epoch), place, count))
-
-    def example(self, seed: int, epoch: int, number: int) -> dict[str, Any]:
-        """Pair `number` of an epoch with its mask; no order enters."""
-        index = self._index(epoch % self.passes)
-        a_start, a_len = int(index["a_start"][number]), int(index["a_len"][number])
-        b_start, b_len = int(index["b_start"][number]), int(index["b_len"][number])
-        cls, sep, mask, pad, continues = self._pieces
-        filled = a_len + b_len + self.length - self.budget
-        unmasked = np.empty(filled, np.int32)
-        unmasked[0], unmasked[a_len + 1], unmasked[-1] = cls, sep, sep
-        unmasked[1 : a_len + 1] = self.corpus.read_tokens(a_start, a_start + a_len)[0]
-        places = np.arange(1, filled - 1)
-        if self.next_sentence:
-            unmasked[a_len + 2 : -1] = self.corpus.read_tokens(b_start, b_start + b_len)[0]
-            places = np.delete(places, a_len)
-        masked = mask_tokens(
-            unmasked,
-            places,
-            draws.fold(_mask_key(seed, epoch % self.passes if self.static_masks else epoch), number),
+    def examples(self, seed: int, epochs: Int[np.ndarray, " B"], numbers: Int[np.ndarray, " B"]) -> dict[str, Any]:
+        """Pairs `numbers` of some epochs with their masks; no order enters."""
+        spans, keys = self._spans(epochs, numbers), np.empty(len(numbers), np.uint64)
+        for epoch in np.unique(epochs).tolist():
+            here = epochs == epoch
+            masks = epoch % self.passes if self.static_masks else epoch
+            keys[here] = draws.bits(draws.key("mask", seed, masks), numbers[here])
+        tokens = np.full((len(numbers), self.length), self.tokenizer.pad_id, np.int32)
+        for row, a_start, a_len, b_start, b_len in zip(tokens, *(values.tolist() for values in spans[:4])):
+            row[1 : a_len + 1] = self.corpus.read_tokens(a_start, a_start + a_len)[0]
+            row[a_len + 2 : a_len + 2 + b_len] = self.corpus.read_tokens(b_start, b_start + b_len)[0]
+        a_end, lengths = spans.a_len + 1, spans.a_len + spans.b_len + self.length - self.budget
+        rows, place = np.arange(len(tokens)), np.arange(self.length)[None]
+        tokens[:, 0] = self.tokenizer.cls_id
+        tokens[rows, a_end] = tokens[rows, lengths - 1] = self.tokenizer.sep_id
+        real = place < lengths[:, None]
+        special = (place == 0) | (place == a_end[:, None]) | (place == lengths[:, None] - 1)
+        masked = mask_rows(
+            tokens,
+            lengths,
+            real & ~special,
+            keys,
             vocab_size=self.vocab_size,
-            mask_id=mask,
+            mask_id=self.tokenizer.mask_id,
             max_predictions=self.max_predictions,
             mask_prob=self.mask_prob,
-            continues=continues,
+            continues=self._continues,
         )
-        tokens, segments = np.full(self.length, pad, np.int32), np.zeros(self.length, np.int32)
-        tokens[:filled] = masked.tokens
-        segments[a_len + 2 : filled] = 1
-        count = len(masked.positions)
-        positions, labels = np.zeros((2, self.max_predictions), np.int32)
-        positions[:count], labels[:count] = masked.positions, masked.targets
         inputs = {
-            "tokens": tokens,
-            "segment_ids": segments,
-            "mask": np.arange(self.length) < filled,
-            "cls_positions": np.zeros(1, np.int32),
+            "tokens": masked.tokens,
+            "segment_ids": (real & (place > a_end[:, None])).astype(np.int32),
+            "mask": real,
+            "cls_positions": np.zeros((len(tokens), 1), np.int32),
         }
-        weights = (np.arange(self.max_predictions) < count).astype(np.float32)
-        row = {"inputs": inputs, "target_positions": positions, "targets": labels, "weights": weights}
-        if self.next_sentence:
-            row["is_random"] = np.int32(index["is_random"][number])
-        return row
+        batch = {"inputs": inputs, "target_positions": masked.positions}
+        batch |= {"targets": masked.targets, "weights": masked.weights}
+        return batch | ({"is_random": spans.is_random.astype(np.int32)} if self.next_sentence else {})
+
+    def _spans(self, epochs: np.ndarray, numbers: np.ndarray) -> _Spans:
+        """Where the tokens of each example are."""
+        found = [np.empty(len(numbers), np.int64) for _ in _Spans._fields]
+        for epoch in np.unique(epochs).tolist():
+            here, index = epochs == epoch, self._index(epoch % self.passes)
+            for values, name in zip(found, _Spans._fields):
+                values[here] = index[name][numbers[here]]
+        return _Spans(*found)
+
+    def _count(self, epoch: int) -> int:
+        return len(self._index(epoch % self.passes)["a_len"])
 
     @functools.cached_property
-    def _pieces(self) -> tuple[int, int, int, int, np.ndarray | None]:
-        tokenizer = self.tokenizer
-        continues = np.array([piece.startswith("##") for piece in tokenizer.pieces]) if self.whole_word else None
-        return tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id, tokenizer.pad_id, continues
+    def _continues(self) -> np.ndarray | None:
+        """Which pieces continue a word, where whole words are masked."""
+        return np.array([piece.startswith("##") for piece in self.tokenizer.pieces]) if self.whole_word else None
 
     def _locate(self, element: int) -> tuple[int, int]:
         """(epoch, place within it) of an element. Passes are opened as far as they are needed and no further."""
@@ -223,24 +241,6 @@ class Source:
 @functools.lru_cache(64)
 def _order_key(seed: int, epoch: int) -> int:
     return draws.key("order", seed, epoch)
-
-
-@functools.lru_cache(64)
-def _mask_key(seed: int, epoch: int) -> int:
-    return draws.key("mask", seed, epoch)
-
-
-class _Rows:
-    """Random access for Grain."""
-
-    def __init__(self, source: Source, seed: int):
-        self.source, self.seed = source, seed
-
-    def __len__(self) -> int:
-        return 2**62
-
-    def __getitem__(self, element: Any) -> dict[str, Any]:
-        return self.source.row(self.seed, int(element))
 
 
 def example() -> Source:

@@ -13,8 +13,10 @@ from typing import Any
 
 import grain
 import numpy as np
+from jaxtyping import Int
 
 from ctxjax.config import ConfigError
+from ctxjax.data import pipeline
 from ctxjax.data.corpus import Corpus
 from ctxjax.data.index import open_index
 from ctxjax.data.transforms import lanes
@@ -125,45 +127,44 @@ class Source:
 
     def rows(self, seed: int, batch_size: int) -> grain.MapDataset:
         """Single rows, endless: element s * batch_size + b is lane b at step s."""
-        self.steps_per_pass(batch_size)
-        return grain.MapDataset.source(_Rows(self, seed, batch_size))
+        return pipeline.rows_of(self, seed, batch_size)
 
-    def row(self, seed: int, batch_size: int, element: int) -> dict[str, Any]:
-        """Lane element % batch_size at step element // batch_size."""
-        step, lane = divmod(element, batch_size)
+    def batch(self, seed: int, batch_size: int, elements: Int[np.ndarray, " B"]) -> dict[str, Any]:
+        """Some elements of `rows`, made together: lane element % batch_size at step element // batch_size."""
         steps = self.steps_per_pass(batch_size)
-        pass_number, step = divmod(step, steps)
-        start = (lane * steps + step) * self.length
-        tokenizer = self.tokenizer
-        unk = tokenizer.unk_id if self.characters else None
-        windows = [
-            lanes.read_window(
-                self.corpus,
-                stream,
-                start,
-                self.length,
-                tokenizer.bos_id,
-                tokenizer.eos_id,
-                unk,
-                direction == "backward",
-            )
-            for stream, direction in zip(self._passes(seed, pass_number), _DIRECTIONS[self.directions])
-        ]
-        inputs = {"tokens": self._join([window.inputs for window in windows])}
+        tokenizer, names = self.tokenizer, _DIRECTIONS[self.directions]
+        inputs, targets = np.empty((2, len(elements), len(names), self.length), np.int32)
+        surfaces: list[tuple[int, int, int, str]] = []
+        first = np.empty(len(elements), np.bool_)
+        for row, element in enumerate(elements.tolist()):
+            step, lane = divmod(element, batch_size)
+            pass_number, step = divmod(step, steps)
+            first[row] = step == 0
+            start = (lane * steps + step) * self.length
+            for axis, stream in enumerate(self._passes(seed, pass_number)):
+                read, told = inputs[row, axis], targets[row, axis]
+                found = lanes.read_window(
+                    self.corpus,
+                    stream,
+                    start,
+                    read,
+                    told,
+                    tokenizer.bos_id,
+                    tokenizer.eos_id,
+                    names[axis] == "backward",
+                )
+                surfaces += [(row, axis, position, surface) for position, surface in found]
+        given = {"tokens": inputs}
         if self.characters:
-            inputs["chars"] = self._join([self._chars(window) for window in windows])
-        targets = self._join([window.targets for window in windows])
-        weights = np.ones(targets.shape, np.float32)
-        return {"inputs": inputs, "targets": targets, "weights": weights, "is_first": np.bool_(step == 0)}
-
-    def _join(self, arrays: list[np.ndarray]) -> np.ndarray:
-        return arrays[0] if self.directions == "forward" else np.stack(arrays)
-
-    def _chars(self, window: lanes.Window) -> np.ndarray:
-        chars = self._table[window.inputs].astype(np.int32)
-        for position, surface in window.unknown:
-            chars[position] = _word_chars(surface, self.max_chars)
-        return chars
+            chars = self._table[inputs].astype(np.int32)
+            for row, axis, position, surface in surfaces:
+                chars[row, axis, position] = _word_chars(surface, self.max_chars)
+            given["chars"] = chars
+        batch = {"inputs": given, "targets": targets, "weights": np.ones(targets.shape, np.float32)}
+        if self.directions == "forward":  # no direction axis
+            batch = {"inputs": {name: value[:, 0] for name, value in given.items()}}
+            batch |= {"targets": targets[:, 0], "weights": np.ones(targets[:, 0].shape, np.float32)}
+        return batch | {"is_first": first}
 
     @functools.cached_property
     def _table(self) -> np.ndarray:
@@ -196,19 +197,6 @@ def _word_chars(word: str, max_chars: int) -> np.ndarray:
     from ctxjax.text import characters
 
     return characters.word_chars(word, max_chars)
-
-
-class _Rows:
-    """Random access for Grain."""
-
-    def __init__(self, source: Source, seed: int, batch_size: int):
-        self.source, self.seed, self.batch_size = source, seed, batch_size
-
-    def __len__(self) -> int:
-        return 2**62
-
-    def __getitem__(self, element: Any) -> dict[str, Any]:
-        return self.source.row(self.seed, self.batch_size, int(element))
 
 
 def example() -> Source:

@@ -35,19 +35,6 @@ class Stream(NamedTuple):
     starts: Int[np.ndarray, " sentences_and_1"]
 
 
-class Window(NamedTuple):
-    """T consecutive pairs of a stream.
-
-    Attributes:
-      inputs, targets: word ids.
-      unknown: (position, surface form) of the input words that are not in the vocabulary.
-    """
-
-    inputs: Int[np.ndarray, " T"]
-    targets: Int[np.ndarray, " T"]
-    unknown: list[tuple[int, str]]
-
-
 def write_stream(
     folder: pathlib.Path, sentence_tokens: Int[np.ndarray, " sentences_and_1"], *, seed: int, pass_number: int,
     direction: str,
@@ -70,40 +57,49 @@ def write_stream(
 
 
 def read_window(
-    corpus: Corpus, stream: Stream, start: int, length: int, bos: int, eos: int, unk: int | None, backward: bool
-) -> Window:
-    """The pairs start, ..., start + length - 1 of a stream.
+    corpus: Corpus,
+    stream: Stream,
+    start: int,
+    inputs: Int[np.ndarray, " T"],
+    targets: Int[np.ndarray, " T"],
+    bos: int,
+    eos: int,
+    backward: bool,
+) -> list[tuple[int, str]]:
+    """Fill `inputs` and `targets` with the pairs start, ..., start + T - 1 of a stream.
 
     Args:
       corpus: where the sentences are.
       stream: their order.
       start: number of the first pair.
-      length: number of pairs.
+      inputs, targets: written.
       bos, eos: ids of `<S>` and `</S>`.
-      unk: the id whose surface forms are wanted, or None.
       backward: whether sentences are read from their end.
+
+    Returns:
+      (position, surface form) of the input words that are not in the vocabulary, where the corpus keeps those.
     """
-    inputs, targets = np.empty((2, length), np.int32)
     unknown: list[tuple[int, str]] = []
-    place = int(np.searchsorted(stream.starts, start, "right")) - 1
+    place = int(stream.starts.searchsorted(start, "right")) - 1
     skip, filled = start - int(stream.starts[place]), 0
     first, last = (eos, bos) if backward else (bos, eos)
-    while filled < length:
+    while filled < len(inputs):
         number = int(stream.order[place])
         words, surfaces = corpus.read(number, number + 1)
         if backward:
             words, surfaces = words[::-1], surfaces[::-1]
-        count = min(length - filled, len(words) + 1 - skip)
-        read, told = inputs[filled : filled + count], targets[filled : filled + count]
-        told[:] = np.append(words, last)[skip : skip + count]
-        read[1:] = told[:-1]
-        read[0] = words[skip - 1] if skip else first
-        if unk is not None and surfaces:
-            for at, surface in zip((np.flatnonzero(words == unk) + 1 - skip).tolist(), surfaces):
-                if 0 <= at < count:
-                    unknown.append((filled + at, surface))
+        count = min(len(inputs) - filled, len(words) + 1 - skip)
+        told = targets[filled : filled + count]
+        told[: len(words) - skip] = words[skip : skip + count]
+        if skip + count > len(words):
+            told[-1] = last
+        inputs[filled] = words[skip - 1] if skip else first
+        inputs[filled + 1 : filled + count] = told[:-1]
+        if surfaces:
+            positions = np.flatnonzero(words == corpus.tokenizer.unk_id) + 1 - skip
+            unknown += [(filled + at, word) for at, word in zip(positions.tolist(), surfaces) if 0 <= at < count]
         filled, skip, place = filled + count, 0, place + 1
-    return Window(inputs, targets, unknown)
+    return unknown
 
 
 def write_characters(folder: pathlib.Path, pieces: list[str], max_chars: int) -> None:

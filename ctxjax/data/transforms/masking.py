@@ -14,29 +14,32 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int, UInt64
 
 from ctxjax.data import draws
 
 
 class Masked(NamedTuple):
-    """A masked row.
+    """Masked rows.
 
     Attributes:
-      tokens: the row with its replacements.
-      positions: where a prediction is asked for, ascending.
+      tokens: the rows with their replacements.
+      positions: where predictions are asked for, ascending, then zeros.
       targets: what stood there.
+      weights: 1 for a prediction, 0 for what fills up to P.
     """
 
-    tokens: Int[np.ndarray, " T"]
-    positions: Int[np.ndarray, " P"]
-    targets: Int[np.ndarray, " P"]
+    tokens: Int[np.ndarray, "B T"]
+    positions: Int[np.ndarray, "B P"]
+    targets: Int[np.ndarray, "B P"]
+    weights: Float[np.ndarray, "B P"]
 
 
-def mask_tokens(
-    tokens: Int[np.ndarray, " T"],
-    candidates: Int[np.ndarray, " N"],
-    key: int,
+def mask_rows(
+    tokens: Int[np.ndarray, "B T"],
+    lengths: Int[np.ndarray, " B"],
+    candidates: Bool[np.ndarray, "B T"],
+    keys: UInt64[np.ndarray, " B"],
     *,
     vocab_size: int,
     mask_id: int,
@@ -44,31 +47,46 @@ def mask_tokens(
     mask_prob: float = 0.15,
     continues: Bool[np.ndarray, " V"] | None = None,
 ) -> Masked:
-    """Mask one row.
+    """Mask rows, each by its own key and by nothing else.
 
     Args:
-      tokens: the row without padding, special pieces included.
-      candidates: ascending positions that may be chosen.
-      key: everything random here is a function of it.
+      tokens: the rows, special pieces included, padded.
+      lengths: real pieces of each row, special ones included.
+      candidates: which positions may be chosen.
+      keys: everything random in a row is a function of its key.
       vocab_size: the pieces that a random replacement is drawn from.
       mask_id: the mask piece.
-      max_predictions: the most positions to choose.
-      mask_prob: the share of positions, special pieces counted in.
+      max_predictions: the most positions to choose (P).
+      mask_prob: the share of a row's positions that is chosen, special pieces counted in.
       continues: for whole words, which pieces of the vocabulary start with `##`.
     """
-    number = min(max_predictions, max(1, round(len(tokens) * mask_prob)))
-    order = draws.bits(draws.fold(key, 0), candidates)
+    width = tokens.shape[1]
+    number = np.minimum(max_predictions, np.maximum(1, np.rint(lengths * mask_prob).astype(np.int64)))
+    order_key, action_key, random_key = (draws.bits(keys, np.full(len(keys), use))[:, None] for use in range(3))
+    order = draws.bits(order_key, np.arange(width)[None])
     if continues is None:
-        chosen = candidates[np.argsort(order)[:number]]
+        order[~candidates] = np.uint64(2**64 - 1)
+        chosen = np.argsort(order, axis=1)[:, :max_predictions]
+        number = np.minimum(number, candidates.sum(axis=1))
+        chosen = np.where(np.arange(chosen.shape[1])[None] < number[:, None], chosen, width)
     else:
-        chosen = _whole_words(candidates, continues[tokens[candidates]], order, number)
-    positions = np.sort(chosen)
-    original = tokens[positions]
-    action = draws.unit(draws.fold(key, 1), positions)
-    random = draws.below(draws.fold(key, 2), positions, vocab_size)
+        chosen = np.full((len(tokens), max_predictions), width)
+        for row in range(len(tokens)):
+            places = np.flatnonzero(candidates[row])
+            words = _whole_words(places, continues[tokens[row, places]], order[row, places], int(number[row]))
+            chosen[row, : len(words)] = words
+    positions = np.full((len(tokens), max_predictions), width)
+    positions[:, : chosen.shape[1]] = np.sort(chosen, axis=1)
+    wanted = positions < width
+    positions[~wanted] = 0
+    targets = np.where(wanted, np.take_along_axis(tokens, positions, axis=1), 0)
+    action = draws.unit(action_key, positions)
+    random = draws.below(random_key, positions, vocab_size)
+    replaced = np.where(action < 0.8, mask_id, np.where(action < 0.9, targets, random))
     masked = tokens.copy()
-    masked[positions] = np.where(action < 0.8, mask_id, np.where(action < 0.9, original, random))
-    return Masked(masked, positions, original)
+    rows, columns = np.nonzero(wanted)
+    masked[rows, positions[rows, columns]] = replaced[rows, columns]
+    return Masked(masked, positions.astype(np.int32), targets.astype(np.int32), wanted.astype(np.float32))
 
 
 def _whole_words(
