@@ -20,6 +20,7 @@ import numpy as np
 from ngrams import Bigram
 
 import ctxjax
+from ctxjax import metrics
 from ctxjax.data.corpus import Corpus
 
 MASKED = (
@@ -89,16 +90,14 @@ def elmo_results(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def read_metrics(run: pathlib.Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The newest value of every metric, and all lines; a step written twice (after a resume) counts once, the last."""
+    """The newest value of every metric, and the lines with one line a step."""
     lines: dict[int, dict[str, Any]] = {}
-    for text in (run / "metrics.jsonl").read_text().splitlines():
-        line = json.loads(text)
+    for line in metrics.read(run):
         lines.setdefault(line["step"], {}).update(line)
-    ordered = [lines[step] for step in sorted(lines)]
     newest: dict[str, Any] = {}
-    for line in ordered:
-        newest.update(line)
-    return newest, ordered
+    for step in sorted(lines):
+        newest.update(lines[step])
+    return newest, [lines[step] for step in sorted(lines)]
 
 
 def draw_curves(folder: pathlib.Path, results: dict[str, Any]) -> None:

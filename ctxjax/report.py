@@ -1,0 +1,246 @@
+r"""Render run records: a ledger of results as Markdown, learning curves as a picture.
+
+    python -m ctxjax.report --ledger                       # experiments/RESULTS.md from experiments/records/
+    python -m ctxjax.report runs/a runs/b --output curves.png
+
+Every figure comes from a record that a run or a bench wrote; nothing is typed by hand. `--add RUN` copies the record of
+a finished run into the records first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ctxjax import cli
+from ctxjax.config import ConfigError
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+RECORDS, RESULTS = ROOT / "experiments" / "records", ROOT / "experiments" / "RESULTS.md"
+PUBLISHED = ROOT / "experiments" / "published.json"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m ctxjax.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="*", type=pathlib.Path, help="run folders whose curves to draw")
+    parser.add_argument("--output", type=pathlib.Path, help="picture of the curves, as in curves.png")
+    parser.add_argument("--ledger", action="store_true", help=f"render {RESULTS.relative_to(ROOT)}")
+    parser.add_argument(
+        "--add", type=pathlib.Path, metavar="RUN", help="first add a finished run's record to the ledger"
+    )
+    parser.add_argument("--name", help="name of the added record, as in bert_mini")
+    args = parser.parse_args(argv)
+    if not (args.runs or args.ledger or args.add):
+        parser.error("nothing to do: give run folders with --output, --ledger or --add RUN")
+    if args.runs and not args.output:
+        parser.error("run folders need --output PICTURE.png")
+    if args.add and not args.name:
+        parser.error("--add RUN needs --name NAME")
+    if args.add:
+        print(f"wrote {add(args.add, args.name)}")
+    if args.ledger:
+        RESULTS.write_text(ledger(read_records(RECORDS), json.loads(PUBLISHED.read_text())), encoding="utf-8")
+        print(f"wrote {RESULTS}")
+    if args.runs:
+        draw(args.runs, args.output)
+        print(f"wrote {args.output}")
+    return 0
+
+
+def add(run: pathlib.Path, name: str) -> pathlib.Path:
+    """Copy the record of a finished run, with its curve, to the ledger's records.
+
+    Raises:
+      ConfigError: the run has no record, because it has not ended.
+    """
+    from ctxjax import metrics, records
+
+    file = run / "record.json"
+    if not file.is_file():
+        raise ConfigError(f"{file} does not exist: a run writes it at its end, and {run} has not ended")
+    record = json.loads(file.read_text(encoding="utf-8"))
+    record["curve"] = thin([{k: v for k, v in line.items() if _charted(k)} for line in metrics.read(run)])
+    return records.write(name, record | {"name": name}, RECORDS)
+
+
+def _charted(name: str) -> bool:
+    return name in ("step", "tokens", "loss", "mlm", "nsp", "forward", "backward") or "/" in name
+
+
+def thin(curve: list[dict[str, Any]], most: int = 120) -> list[dict[str, Any]]:
+    """At most `most` training lines, evenly spread; every line with a held-out figure stays."""
+    stride = max(1, len(curve) // most)
+    return [line for index, line in enumerate(curve) if index % stride == 0 or any("/" in name for name in line)]
+
+
+def read_records(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """All records of a folder by name and date.
+
+    Raises:
+      ConfigError: a file that is no record, by name.
+    """
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            record["date"], record["name"], record["hardware"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{path} is not a run record ({error!r}); remove it or write it again") from None
+        found.append(record | {"file": path.name})
+    return sorted(found, key=lambda record: (record["name"], record["date"]))
+
+
+def ledger(records: list[dict[str, Any]], published: list[dict[str, Any]]) -> str:
+    """The whole of RESULTS.md."""
+    runs = [record for record in records if "evaluation" in record]
+    benches = [record for record in records if "figures" in record]
+    lines = [
+        "# Results",
+        "",
+        "Rendered from `experiments/records/` by `python -m ctxjax.report --ledger`; every figure was measured by the",
+        "command of its record, and none is typed by hand. What went wrong on the way is in `LOG.md`.",
+        "",
+        "## Pretraining",
+        "",
+        "Held-out figures at the end of each run, beside the figure published for the full-sized system.",
+        "",
+        *table(
+            ("run", "model", "parameters", "tokens", "time", "hardware", "figure", "ours", "published", "commit"),
+            [row for record in runs for row in _run_rows(record, published)],
+        ),
+        "",
+        "## Speed",
+        "",
+        *table(
+            ("bench", "figure", "value", "hardware", "commit", "date"),
+            [row for record in benches for row in _bench_rows(record)],
+        ),
+        "",
+        "## What the published figures are",
+        "",
+        *(f"* {row['value']} {row['unit']}: {row['what']} ({row['source']})." for row in published),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def table(head: Sequence[str], rows: list[Sequence[str]]) -> list[str]:
+    """A Markdown table, or a line that says there is nothing yet."""
+    if not rows:
+        return ["Nothing has been run yet."]
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+def _run_rows(record: Mapping[str, Any], published: list[dict[str, Any]]) -> list[Sequence[str]]:
+    model = record["config"]["model"]
+    size = f"{model['name']} {model.get('depth', '?')}x{model.get('width', '?')}"
+    known = {row["metric"]: row["value"] for row in published if row["model"] == model["name"]}
+    rows: list[Sequence[str]] = []
+    for metric, value in record["evaluation"].items():
+        first = not rows
+        rows.append(
+            (
+                record["name"] if first else "",
+                size if first else "",
+                count(record["parameters"]) if first else "",
+                count(record["tokens"]) if first else "",
+                duration(record["wall_seconds"]) if first else "",
+                hardware(record) if first else "",
+                f"{metric}",
+                number(float(value)),
+                number(known[metric]) if metric in known else "",
+                str(record["commit"]) if first else "",
+            )
+        )
+    return rows
+
+
+def _bench_rows(record: Mapping[str, Any]) -> list[Sequence[str]]:
+    return [
+        (record["name"], figure, show(value), hardware(record), str(record["commit"]), record["date"][:10])
+        for figure, value in record["figures"].items()
+    ]
+
+
+def show(value: Any) -> str:
+    """A figure as text: a number, or `{"median", "low", "high", "unit"}`."""
+    if isinstance(value, Mapping):
+        spread = f" ({number(value['low'])} to {number(value['high'])})" if "low" in value else ""
+        return f"{number(value['median'])}{spread} {value.get('unit', '')}".strip()
+    return number(value) if isinstance(value, (int, float)) else str(value)
+
+
+def number(value: float) -> str:
+    """Three or four significant digits, thousands apart."""
+    if value != value or abs(value) == float("inf"):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def count(value: float) -> str:
+    """`12.3 M`."""
+    for scale, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= scale:
+            return f"{value / scale:.3g} {unit}"
+    return f"{value:g}"
+
+
+def duration(seconds: float) -> str:
+    """`1 h 05 min`."""
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
+
+
+def hardware(record: Mapping[str, Any]) -> str:
+    """The processor, or the accelerators, of a record."""
+    found = record["hardware"]
+    if found.get("platform", "cpu") == "cpu":
+        return f"{found['cores']} cores, {found['cpu']}"
+    return f"{found['devices']} x {found['device']}"
+
+
+def draw(runs: list[pathlib.Path], output: pathlib.Path) -> None:
+    """One panel for the training loss and one for each held-out figure, all runs in each, over tokens.
+
+    Raises:
+      ConfigError: a folder without metrics.
+    """
+    from ctxjax import metrics
+
+    curves = {}
+    for run in runs:
+        if not (run / "metrics.jsonl").is_file():
+            raise ConfigError(f"{run} is not a run folder: it has no metrics.jsonl")
+        curves[run.name] = metrics.read(run)
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    held = sorted({name for lines in curves.values() for line in lines for name in line if "/" in name})
+    panels = ["loss", *held]
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure, axes = pyplot.subplots(rows, columns, figsize=(4.6 * columns, 3.4 * rows), squeeze=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
+    for axis, name in zip(axes.flat, panels):
+        for run, lines in curves.items():
+            tokens = {line["step"]: line["tokens"] for line in lines if "tokens" in line}
+            points = [(tokens[line["step"]], line[name]) for line in lines if name in line and line["step"] in tokens]
+            if points:
+                axis.plot(*zip(*points), marker="o" if "/" in name else None, markersize=3, label=run)
+        axis.set(title=name, xlabel="tokens")
+        axis.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(output, dpi=110)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    cli.main_guard(main)
