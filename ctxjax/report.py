@@ -175,14 +175,14 @@ def show(value: Any) -> str:
     return number(value) if isinstance(value, (int, float)) else str(value)
 
 
-def number(value: float) -> str:
+def number(value: float | int) -> str:
     """Three or four significant digits, thousands apart."""
     if value != value or abs(value) == float("inf"):
         return str(value)
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def count(value: float) -> str:
+def count(value: float | int) -> str:
     """`12.3 M`."""
     for scale, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= scale:
@@ -190,7 +190,7 @@ def count(value: float) -> str:
     return f"{value:g}"
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | int) -> str:
     """`1 h 05 min`."""
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
