@@ -11,7 +11,7 @@ import contextlib
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -35,15 +35,23 @@ class Trainer:
       workdir: the run folder; made if need be, and continued if it holds a checkpoint.
       stop_at: save and stop after this step, as if preempted, with exit code 0.
       peak: peak FLOP/s of one device, where the table of `metrics` does not have it.
+      devices: all devices of all processes by default.
     """
 
-    def __init__(self, config: Any, workdir: str | os.PathLike[str], stop_at: int | None = None, peak: float = 0.0):
+    def __init__(
+        self,
+        config: Any,
+        workdir: str | os.PathLike[str],
+        stop_at: int | None = None,
+        peak: float = 0.0,
+        devices: Sequence[Any] | None = None,
+    ):
         self.ledger = metrics.Ledger()
         with self.ledger("start"):
             self.run = runs.assemble(config)
             self.config, self.workdir, self.peak = config, pathlib.Path(workdir), peak
             self.stop = Stop(stop_at)
-            self.mesh = runs.make_mesh(config)
+            self.mesh = runs.make_mesh(config, devices)
             self.abstract, notes = runs.placed(self.run, self.mesh)
             self.evaluators = self.run.evaluators(self.mesh)
             self.every = {name: self.run.steps(f"{name}_every") for name in ("log", "save", "eval")}
@@ -54,6 +62,7 @@ class Trainer:
             self.checkpoints = Checkpoints(self.workdir / "checkpoints", config.keep, report=self.log)
             self.root = jax.jit(lambda: rngs.root_key(config.seed), out_shardings=sharding.replicated(self.mesh))()
             self.final: dict[str, float] = {}
+            self.writers: list[metrics.Writer] = []
             self.evaluated = 0  # the step of the last evaluation
             self.flops = self.run.flops_per_step()
             for note in notes:
@@ -115,17 +124,9 @@ class Trainer:
             "code": {"commit": records.commit(), **records.versions()},
             "tokens_per_step": self.run.tokens_per_step,
         }
-        folder = self.workdir
-        self.writers = (
-            metrics.make_writers(
-                folder,
-                configs.to_dict(self.config),
-                runs.optional(self.config, "tensorboard", False),
-                runs.optional(self.config, "wandb", False),
-            )
-            if self.first
-            else []
-        )
+        if self.first:
+            wanted = {name: runs.optional(self.config, name, False) for name in ("tensorboard", "wandb")}
+            self.writers = metrics.make_writers(self.workdir, self.meta["config"], **wanted)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         for writer in self.writers:
@@ -144,13 +145,20 @@ class Trainer:
             with self.stop:
                 return self._train()
         finally:
-            self.checkpoints.close()
+            if self.writers:
+                self.event({"session": self.ledger.summary()})
+            for writer in self.writers:
+                writer.close()
             self.log.close()
+            self.checkpoints.close()
 
     def _train(self) -> int:
         state = self.start_state()
-        self.prepare_folder()
         start, total = int(state.step), self.run.total_steps
+        if start >= total and self.evaluated == start and (self.workdir / "record.json").exists():
+            self.log(f"nothing to do: all {total} steps are done")
+            return 0
+        self.prepare_folder()
         self.event({"resumed": start})
         parameters = tree.count(self.run.abstract.params)
         self.log(
@@ -170,9 +178,6 @@ class Trainer:
             if not self.final:
                 self.evaluate(step, state)
             self.record(step)
-        self.event({"session": self.ledger.summary(), "from": start, "to": step})
-        for writer in self.writers:
-            writer.close()
         done = "done" if step >= total else "stopped; the same command continues"
         self.log(f"step {step} of {total}: {done}")
         return self.stop.exit_code if step < total else 0
@@ -345,8 +350,14 @@ def _given(fields: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def train(config: Any, workdir: str | os.PathLike[str], stop_at: int | None = None, peak: float = 0.0) -> int:
-    """Train a config in a run folder, or go on where it stopped; returns the exit code.
+def train(
+    config: Any,
+    workdir: str | os.PathLike[str],
+    stop_at: int | None = None,
+    peak: float = 0.0,
+    devices: Sequence[Any] | None = None,
+) -> int:
+    """Train a config in a run folder, or go on where it stopped; returns the exit code. The arguments are `Trainer`'s.
 
     Raises:
       ConfigError: a mistake in the config, or a run folder that holds another run's checkpoint; before any step.
@@ -354,4 +365,4 @@ def train(config: Any, workdir: str | os.PathLike[str], stop_at: int | None = No
     """
     if stop_at is not None and stop_at < 1:
         raise ConfigError(f"--stop-at={stop_at} must be at least 1")
-    return Trainer(config, workdir, stop_at, peak).train()
+    return Trainer(config, workdir, stop_at, peak, devices).train()

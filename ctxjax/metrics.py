@@ -13,7 +13,7 @@ import os
 import pathlib
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -59,7 +59,7 @@ def summarize(terms: Mapping[str, Mean], perplexity: tuple[str, ...] = ()) -> di
 
 
 def _exp(value: float) -> float:
-    return math.exp(value) if value < 700 else math.inf
+    return math.inf if value >= 700 else math.exp(value)
 
 
 def add_terms(total: dict[str, Mean] | None, terms: Mapping[str, Mean]) -> dict[str, Mean]:
@@ -71,6 +71,7 @@ def add_terms(total: dict[str, Mean] | None, terms: Mapping[str, Mean]) -> dict[
     return fresh if total is None else {name: total[name] + mean for name, mean in fresh.items()}
 
 
+@runtime_checkable
 class Writer(Protocol):
     """A place for numbers."""
 

@@ -7,7 +7,7 @@ found before one is.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -190,18 +190,12 @@ def assemble(config: ml_collections.ConfigDict) -> Run:
         inputs = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape[1:]), leaf.dtype), batch["inputs"])
         return model.init(rngs.root_key(0), inputs, method="touch")["params"]
 
-    tx, schedule = optim.make_optimizer(total, jax.eval_shape(init_params), **_plain(config.optim))
+    tx, schedule = optim.make_optimizer(total, jax.eval_shape(init_params), **config.optim.to_dict())
     return Run(config, model, objective, source, batch, steps_per_pass, tokens_per_step, total, tx, schedule)
 
 
-def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: value.to_dict() if isinstance(value, ml_collections.ConfigDict) else value for key, value in fields.items()
-    }
-
-
-def make_mesh(config: ml_collections.ConfigDict) -> Mesh:
-    """The mesh of a config over all devices, checked against its batch.
+def make_mesh(config: ml_collections.ConfigDict, devices: Sequence[Any] | None = None) -> Mesh:
+    """The mesh of a config over all devices (or those given), checked against its batch.
 
     Raises:
       ConfigError: sizes that do not fit the devices, or a batch that does not divide over them.
@@ -210,7 +204,7 @@ def make_mesh(config: ml_collections.ConfigDict) -> Mesh:
     for name in config.mesh:
         if name not in known:
             raise ConfigError(f"config.mesh.{name} is no axis{configs.did_you_mean(name, known)}")
-    mesh = sharding.make_mesh(**config.mesh)
+    mesh = sharding.make_mesh(**config.mesh, devices=devices)
     parts = config.accum_steps * sharding.row_shards(mesh)
     if config.batch_size % parts:
         raise ConfigError(
