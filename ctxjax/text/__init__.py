@@ -1,1 +1,79 @@
 """Text to pieces with character offsets: WordPiece, words, characters, sentences. No JAX here."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ctxjax.text.tokenizer import Tokenizer
+
+KINDS = ("wordpiece", "words")
+
+
+def open_tokenizer(path: str | os.PathLike[str], **options: Any) -> Tokenizer:
+    """Open a saved tokenizer, or a bare vocabulary file.
+
+    Args:
+      path: a folder with `vocab.txt` and perhaps `tokenizer.json`, or a vocabulary file, one piece a line (an official
+        BERT `vocab.txt` is taken as it is; one that begins with <S>, </S>, <UNK> is a word vocabulary).
+      **options: keyword arguments of `WordPiece` or `Words` that win over what is saved. Where nobody says whether a
+        WordPiece vocabulary is lower-cased, it is unless many of its pieces hold capital letters.
+
+    Raises:
+      ConfigError: no such file, or it is not a vocabulary.
+    """
+    from ctxjax.config import ConfigError
+    from ctxjax.text.tokenizer import SETTINGS, VOCABULARY, read_vocabulary
+
+    path = pathlib.Path(path)
+    file = path / VOCABULARY if path.is_dir() else path
+    if not file.is_file():
+        raise ConfigError(f"vocabulary {file} does not exist")
+    pieces = read_vocabulary(file)
+    kind, saved = None, {}
+    settings = path / SETTINGS
+    if path.is_dir() and settings.is_file():
+        try:
+            described = json.loads(settings.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ConfigError(f"{settings} is not JSON ({error})") from None
+        if described.get("kind") in KINDS:  # a tokenizer.json of Hugging Face has no kind
+            kind, saved = described["kind"], described.get("options", {})
+    if kind is None:
+        from ctxjax.text.words import SPECIALS
+
+        kind = "words" if tuple(pieces[:3]) == SPECIALS else "wordpiece"
+        saved = _published_options(path, pieces) if kind == "wordpiece" else {}
+    try:
+        return _make(kind, pieces, saved | options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"vocabulary {file}: {error}") from None
+
+
+def _make(kind: str, pieces: list[str], options: dict[str, Any]) -> Tokenizer:
+    if kind == "words":
+        from ctxjax.text.words import Words
+
+        return Words(pieces, **options)
+    from ctxjax.text.wordpiece import WordPiece
+
+    return WordPiece(pieces, **options)
+
+
+def _published_options(path: pathlib.Path, pieces: list[str]) -> dict[str, Any]:
+    """Whether a published WordPiece vocabulary is lower-cased: by the files beside it, or by its capital letters."""
+    for name in ("tokenizer_config.json", "bert_config.json"):
+        file = (path if path.is_dir() else path.parent) / name
+        if file.is_file():
+            try:
+                described = json.loads(file.read_text(encoding="utf-8"))
+            except ValueError:
+                continue
+            if isinstance(described.get("do_lower_case"), bool):
+                return {"lowercase": described["do_lower_case"]}
+    words = [piece for piece in pieces if not piece.startswith("[")]
+    capitals = sum(piece != piece.lower() for piece in words)
+    return {"lowercase": capitals * 10 < len(words) or not words}
