@@ -136,6 +136,7 @@ def write_shard(path: str | os.PathLike[str], records: Iterable[bytes]) -> int:
     from array_record.python import array_record_module
 
     path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     writer = array_record_module.ArrayRecordWriter(str(part), _WRITER_OPTIONS)
     count = 0

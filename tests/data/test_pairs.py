@@ -147,7 +147,7 @@ def built(documents, budget, seed=1, pass_number=0, block=pairs.BLOCK, next_sent
 @pytest.mark.parametrize("budget", [2, 3, 29, 125, 509])
 @pytest.mark.parametrize("short_seq_prob", [0.1, 0.7])
 def test_equal_to_the_published_algorithm_pair_by_pair(budget, short_seq_prob):
-    documents = make_documents(150, seed=budget)
+    documents = make_documents(60, seed=budget)
     expected = published(documents, KeyedDraws(1, 2), budget, short_seq_prob)
     got = built(documents, budget, 1, 2, short_seq_prob=short_seq_prob)
     assert len(got["a_len"]) == len(expected)
