@@ -1,0 +1,128 @@
+"""`python -m ctxjax.convert SRC DST --to hf|elmo|ctxjax`: published weights in and out.
+
+SRC is anything that `ctxjax.load` opens, or a TensorFlow checkpoint of google-research/bert. `--to ctxjax` writes a run
+folder with one checkpoint, from which a config's `init_from` goes on; the others write the published layouts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ctxjax import cli
+
+if TYPE_CHECKING:
+    from ctxjax.interop.files import Published
+
+FORMATS = {"hf": "bert", "elmo": "bilm", "ctxjax": ""}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m ctxjax.convert", description="Convert weights between ctxjax and the published layouts."
+    )
+    parser.add_argument(
+        "source",
+        metavar="SRC",
+        help="a run folder, a Hugging Face BERT folder, an ELMo folder (or its HDF5 weights), or a TensorFlow BERT "
+        "checkpoint (folder or prefix; needs TensorFlow, extra [tf])",
+    )
+    parser.add_argument("target", metavar="DST", help="a folder that does not exist yet, or is empty")
+    parser.add_argument(
+        "--to",
+        required=True,
+        choices=tuple(FORMATS),
+        help="hf: safetensors for transformers; elmo: options.json and HDF5 for bilm-tf and AllenNLP; ctxjax: a run",
+    )
+    parser.add_argument("--step", type=int, help="which checkpoint of a run; default: the newest")
+    return parser
+
+
+def convert(source: str, target: str, to: str, step: int | None = None) -> tuple[str, ...]:
+    """Convert a model; returns one sentence for everything that was left out.
+
+    Raises:
+      ConfigError: SRC cannot be read, DST is not empty, or the layout has no place for this kind of model.
+    """
+    from ctxjax.config import ConfigError
+    from ctxjax.interop import elmo, hf_bert
+
+    folder = pathlib.Path(target)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} exists and is not an empty folder")
+    published, meta = read(source, step)
+    kind = published.config["name"]
+    if FORMATS[to] and FORMATS[to] != kind:
+        raise ConfigError(f"--to {to} is for models of kind {FORMATS[to]!r}, and {source} is a {kind!r}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target and renamed at the end, so that a folder under its name is whole.
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as made:
+        inner = pathlib.Path(made) / "model"
+        if to == "ctxjax":
+            notes = write_run(inner, published, meta, source)
+        else:
+            notes = (hf_bert if to == "hf" else elmo).write(inner, published)
+        if folder.exists():
+            folder.rmdir()
+        os.rename(inner, folder)
+    return (*published.notes, *notes)
+
+
+def read(source: str, step: int | None = None) -> tuple[Published, dict[str, Any]]:
+    """A model in our names, from anything that can be converted."""
+    from ctxjax import formats
+    from ctxjax.interop import hf_bert, tf_bert
+
+    place = pathlib.Path(source)
+    is_tf = tf_bert.is_tf_bert(place) and not (place.is_dir() and hf_bert.is_bert(place))
+    return (tf_bert.read(place), {}) if is_tf else formats.read(source, step)
+
+
+def write_run(folder: pathlib.Path, published: Published, meta: dict[str, Any], source: str) -> tuple[str, ...]:
+    """A run folder with one checkpoint of parameters alone, at the step of the run that it comes from, or 0."""
+    import jax.numpy as jnp
+
+    import ctxjax
+    from ctxjax import tree
+    from ctxjax.checkpoint import Checkpoints
+    from ctxjax.step import TrainState
+
+    folder.mkdir(parents=True)
+    files: dict[str, str] = {}
+    if published.tokenizer is not None:
+        published.tokenizer.save(folder / "tokenizer")
+        files = {f"tokenizer/{path.name}": os.fspath(path) for path in sorted((folder / "tokenizer").iterdir())}
+    config = {"model": published.config}
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    step = int(meta.get("step", 0))
+    params = tree.unflatten({name: jnp.asarray(array) for name, array in published.params.items()})
+    state = TrainState(step=jnp.asarray(step, jnp.int32), params=params, opt_state=())
+    about = {
+        "config": config,
+        "tokenizer": published.tokenizer.digest() if published.tokenizer is not None else None,
+        "data": {},
+        "code": {"version": ctxjax.__version__},
+        "converted_from": pathlib.Path(source).name,
+    }
+    saver = Checkpoints(folder / "checkpoints")
+    saver.save(step, state, about, files, block=True)
+    saver.close()
+    return ("the optimiser's state was left out",) if meta else ()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The program."""
+    options = make_parser().parse_args(argv)
+    notes = convert(options.source, options.target, options.to, options.step)
+    print(f"wrote {options.target} ({options.to}) from {options.source}")
+    for note in notes:
+        print(note)
+
+
+if __name__ == "__main__":
+    cli.main_guard(main)

@@ -1,0 +1,59 @@
+"""A model from any folder that holds one: a run of ours, a Hugging Face BERT, an ELMo."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from typing import Any
+
+from ctxjax import checkpoint
+from ctxjax.config import ConfigError
+from ctxjax.interop import elmo, hf_bert, tf_bert
+from ctxjax.interop.files import Published, refuse_pickle
+from ctxjax.text import open_tokenizer
+
+_HEADS = {"mlm": "head/mlm", "nsp": "head/nsp", "pooler": "pooler", "softmax": "head/softmax"}
+_EXPECTED = {"bert": ("pooler", "mlm", "nsp"), "bilm": ("softmax",)}
+
+
+def read(path: str | os.PathLike[str], step: int | None = None) -> tuple[Published, dict[str, Any]]:
+    """What `load` opens, as arrays on the host: the model, and meta.json of a run of ours."""
+    place = pathlib.Path(path)
+    refuse_pickle(place)
+    remote = "://" in os.fspath(path)
+    if not remote and not place.exists():
+        raise ConfigError(f"{place} does not exist")
+    ours = remote or (place.is_dir() and ((place / "checkpoints").exists() or (place / "meta.json").exists()))
+    if ours or (place.is_dir() and any(child.name.isdigit() and child.is_dir() for child in place.iterdir())):
+        return read_run(path, step)
+    if step is not None:
+        raise ConfigError(f"step={step} is given, and {place} is no run folder")
+    if place.is_dir() and hf_bert.is_bert(place):
+        return hf_bert.read(place), {}
+    if elmo.is_elmo(place):
+        return elmo.read(place), {}
+    if tf_bert.is_tf_bert(place):
+        raise ConfigError(
+            f"{place} is a TensorFlow checkpoint; convert it once: python -m ctxjax.convert {place} DIR --to ctxjax"
+        )
+    raise ConfigError(
+        f"{place} is neither a run folder (checkpoints/), nor a Hugging Face BERT (config.json and model.safetensors), "
+        "nor an ELMo (options.json and HDF5 weights)"
+    )
+
+
+def read_run(path: str | os.PathLike[str], step: int | None = None) -> tuple[Published, dict[str, Any]]:
+    """The parameters, config and tokenizer of a checkpoint of ours."""
+    folder = checkpoint.find(path, step)
+    arrays, meta = checkpoint.read(folder, pattern="^params/")
+    config = {name: _as_tuples(value) for name, value in meta["config"]["model"].items() if value is not None}
+    params = {name.removeprefix("params/"): array for name, array in arrays.items()}
+    has = {head: any(name.startswith(f"{prefix}/") for name in params) for head, prefix in _HEADS.items()}
+    tokenizer = open_tokenizer(folder / "tokenizer") if (folder / "tokenizer").is_dir() else None
+    missing = tuple(head for head in _EXPECTED.get(config["name"], ()) if not has[head])
+    return Published(config, params, tokenizer, missing), meta
+
+
+def _as_tuples(value: Any) -> Any:
+    """JSON has no tuples, and a module's fields must not be lists."""
+    return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value
