@@ -1,0 +1,268 @@
+"""BERT, the masked bidirectional Transformer encoder, as published: post-LayerNorm, learned positions, tied MLM head.
+
+Reference: Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transformers"; google-research/bert modeling.py.
+The paper's names: L = depth, H = width, A = num_heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from ctxjax import rngs
+from ctxjax.models.layers.attention import attention
+from ctxjax.models.layers.core import Dense, Embed, LayerNorm, affine
+from ctxjax.models.layers.dropout import dropout
+from ctxjax.types import Carry, Inputs, Outputs
+
+
+class Embeddings(nn.Module):
+    """LayerNorm of the sum of token, position and segment embeddings, then dropout."""
+
+    vocab_size: int
+    width: int
+    max_len: int
+    type_vocab_size: int
+    dropout: float
+    kinds: Mapping[str, Any]
+
+    def setup(self) -> None:
+        param_dtype = self.kinds["param_dtype"]
+        self.tokens = Embed(self.vocab_size, self.width, param_dtype=param_dtype)
+        self.positions = Embed(self.max_len, self.width, param_dtype=param_dtype)
+        self.segments = Embed(self.type_vocab_size, self.width, param_dtype=param_dtype)
+        self.norm = LayerNorm(self.width, **self.kinds)
+
+    def __call__(self, inputs: Inputs, rng: Array | None) -> Float[Array, "B T D"]:
+        tokens = inputs["tokens"]
+        x = self.tokens(tokens)
+        if "positions" in inputs:
+            x = x + self.positions(inputs["positions"])
+        else:
+            x = x + jnp.broadcast_to(self.positions.embedding[None, : tokens.shape[1]], x.shape)
+        segments = inputs["segment_ids"] if "segment_ids" in inputs else jnp.zeros_like(tokens)
+        x = x + self.segments.few(segments)
+        return dropout(self.norm(x), self.dropout, rng, "embed")
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; query, key and value are three parameters and one product."""
+
+    width: int
+    num_heads: int
+    dropout: float
+    implementation: str | None
+    kinds: Mapping[str, Any]
+
+    def setup(self) -> None:
+        self.query = Dense(self.width, self.width, **self.kinds)
+        self.key = Dense(self.width, self.width, **self.kinds)
+        self.value = Dense(self.width, self.width, **self.kinds)
+        self.out = Dense(self.width, self.width, **self.kinds)
+
+    def __call__(
+        self, x: Float[Array, "B T D"], mask: Bool[Array, "B T"] | None, rng: Array | None
+    ) -> Float[Array, "B T D"]:
+        parts = (self.query, self.key, self.value)
+        kernel = jnp.concatenate([part.kernel for part in parts], axis=1)
+        bias = jnp.concatenate([part.bias for part in parts])
+        fused = affine(x, kernel, bias, self.kinds["dtype"])
+        heads = (self.num_heads, self.width // self.num_heads)
+        query, key, value = (part.reshape(*x.shape[:2], *heads) for part in jnp.split(fused, 3, axis=-1))
+        mixed = attention(query, key, value, mask, rate=self.dropout, rng=rng, implementation=self.implementation)
+        return self.out(mixed.reshape(x.shape))
+
+
+def gelu(x: Float[Array, "... D"], activation: str) -> Float[Array, "... D"]:
+    """The published tanh approximation ("gelu_tanh"), or the exact GELU ("gelu") of weights trained elsewhere."""
+    return jax.nn.gelu(x, approximate=activation == "gelu_tanh")
+
+
+class MLP(nn.Module):
+    """Two dense layers with a GELU between them."""
+
+    width: int
+    mlp_dim: int
+    activation: str
+    kinds: Mapping[str, Any]
+
+    def setup(self) -> None:
+        setattr(self, "in", Dense(self.width, self.mlp_dim, **self.kinds))
+        self.out = Dense(self.mlp_dim, self.width, **self.kinds)
+
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        return self.out(gelu(getattr(self, "in")(x), self.activation))
+
+
+class Layer(nn.Module):
+    """Attention and MLP, each followed by dropout, the residual sum and LayerNorm."""
+
+    width: int
+    num_heads: int
+    mlp_dim: int
+    dropout: float
+    attention_dropout: float
+    implementation: str | None
+    activation: str
+    kinds: Mapping[str, Any]
+
+    def setup(self) -> None:
+        self.attention = Attention(self.width, self.num_heads, self.attention_dropout, self.implementation, self.kinds)
+        self.attention_norm = LayerNorm(self.width, **self.kinds)
+        self.mlp = MLP(self.width, self.mlp_dim, self.activation, self.kinds)
+        self.mlp_norm = LayerNorm(self.width, **self.kinds)
+
+    def __call__(
+        self, x: Float[Array, "B T D"], mask: Bool[Array, "B T"] | None, rng: Array | None
+    ) -> Float[Array, "B T D"]:
+        mixed = dropout(self.attention(x, mask, rng), self.dropout, rng, "attention_out")
+        x = self.attention_norm(x + mixed)
+        return self.mlp_norm(x + dropout(self.mlp(x), self.dropout, rng, "mlp_out"))
+
+
+class MaskedHead(nn.Module):
+    """The transform before the tied vocabulary table, and the bias of each vocabulary row."""
+
+    width: int
+    vocab_size: int
+    activation: str
+    kinds: Mapping[str, Any]
+
+    def setup(self) -> None:
+        self.transform = Dense(self.width, self.width, **self.kinds)
+        self.norm = LayerNorm(self.width, **self.kinds)
+        self.bias = self.param("bias", nn.initializers.zeros, (self.vocab_size,), self.kinds["param_dtype"])
+
+    def __call__(self, rows: Float[Array, "N D"]) -> Float[Array, "N D"]:
+        return self.norm(gelu(self.transform(rows), self.activation))
+
+
+class Heads(nn.Module):
+    """The heads of pre-training: masked words and next sentence."""
+
+    width: int
+    vocab_size: int
+    next_sentence: bool
+    activation: str
+    kinds: Mapping[str, Any]
+
+    def setup(self) -> None:
+        self.mlm = MaskedHead(self.width, self.vocab_size, self.activation, self.kinds)
+        if self.next_sentence:
+            self.nsp = Dense(self.width, 2, **self.kinds)
+
+
+class Model(nn.Module):
+    """BERT of any size; the defaults are BERT-base, uncased where `vocab_size=30522`.
+
+    Attributes:
+      remat: compute each layer again in the backward pass instead of keeping its activations.
+      next_sentence: whether the next-sentence head exists.
+      attention_implementation: see `layers/attention.py`.
+      activation: "gelu_tanh" as published, or "gelu", the exact one that Hugging Face's weights are run with.
+    """
+
+    vocab_size: int
+    width: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    mlp_dim: int = 3072
+    max_len: int = 512
+    type_vocab_size: int = 2
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    dtype: str = "float32"
+    param_dtype: str = "float32"
+    remat: bool = False
+    next_sentence: bool = True
+    attention_implementation: str | None = None
+    activation: str = "gelu_tanh"
+
+    def setup(self) -> None:
+        if self.activation not in ("gelu_tanh", "gelu"):
+            raise ValueError(f"model.activation={self.activation!r} is neither 'gelu_tanh' nor 'gelu'")
+        if self.width % self.num_heads:
+            raise ValueError(f"model.width={self.width} is not a multiple of model.num_heads={self.num_heads}")
+        kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        self.embed = Embeddings(self.vocab_size, self.width, self.max_len, self.type_vocab_size, self.dropout, kinds)
+        make_layer = nn.remat(Layer) if self.remat else Layer
+        for index in range(self.depth):
+            layer = make_layer(
+                self.width,
+                self.num_heads,
+                self.mlp_dim,
+                self.dropout,
+                self.attention_dropout,
+                self.attention_implementation,
+                self.activation,
+                kinds,
+            )
+            setattr(self, f"layer_{index}", layer)
+        self.pooler = Dense(self.width, self.width, **kinds)
+        self.heads = Heads(self.width, self.vocab_size, self.next_sentence, self.activation, kinds, name="head")
+
+    def __call__(self, inputs: Inputs, carry: Carry = (), train: bool = False) -> Outputs:
+        """Encode `tokens [B T]`; `segment_ids`, `positions`, `mask` and `cls_positions` are optional.
+
+        Returns:
+          hidden: depth + 1 arrays `[B T D]`, the embedding first. pooled: `[B S D]`, tanh of a dense layer of the hidden
+          state at `cls_positions` (the first token where they are absent).
+        """
+        length = inputs["tokens"].shape[1]
+        if length > self.max_len:
+            raise ValueError(f"{length} tokens a row are more than model.max_len={self.max_len}")
+        rng = self.make_rng("dropout") if train else None
+        x = self.embed(inputs, rng)
+        hidden = [x]
+        mask = inputs["mask"] if "mask" in inputs else None
+        for index in range(self.depth):
+            x = getattr(self, f"layer_{index}")(x, mask, None if rng is None else rngs.named_key(rng, f"layer_{index}"))
+            hidden.append(x)
+        if "cls_positions" in inputs:
+            firsts = jnp.take_along_axis(x, inputs["cls_positions"][:, :, None], axis=1)
+        else:
+            firsts = x[:, :1]
+        return Outputs(tuple(hidden), jnp.tanh(self.pooler(firsts)), ())
+
+    def readout(self, rows: Float[Array, "N D"]) -> tuple[Array, Array, Array]:
+        """The transformed rows, the token table tied to the embedding, and the vocabulary bias."""
+        return self.heads.mlm(rows), self.embed.tokens.embedding, self.heads.mlm.bias
+
+    def head(self, name: str, *features: Array) -> Array:
+        """`head("nsp", pooled [B S D])`: logits `[B S 2]`; class 0 = the true next sentence, 1 = a random one."""
+        if name != "nsp" or not self.next_sentence:
+            raise ValueError(f"this BERT has no head {name!r}; it has {['nsp'] if self.next_sentence else []}")
+        return self.heads.nsp(*features).astype(jnp.float32)
+
+    def touch(self, inputs: Inputs) -> Any:
+        """Run everything once, so that `init` makes every parameter."""
+        outputs = self(inputs)
+        self.readout(outputs.hidden[-1][:, 0])
+        return self.head("nsp", outputs.pooled) if self.next_sentence else outputs.pooled
+
+    def init_carry(self, batch_size: int) -> Carry:
+        """BERT has no state."""
+        return ()
+
+    def flops(self, shapes: Mapping[str, tuple[int, ...]]) -> float:
+        """Forward FLOPs of the encoder and its pooler: products alone, two for each multiply-add."""
+        rows, length = shapes["tokens"]
+        segments = shapes.get("cls_positions", (rows, 1))[1]
+        dense = 4 * self.width**2 + 2 * self.width * self.mlp_dim
+        layer = rows * length * (dense + 2 * length * self.width)
+        embed = rows * length * self.type_vocab_size * self.width
+        return 2.0 * (self.depth * layer + embed + rows * segments * self.width**2)
+
+    def readout_flops(self, rows: int) -> float:
+        """Forward FLOPs of the MLM transform and the vocabulary logits of `rows` rows."""
+        return 2.0 * rows * self.width * (self.width + self.vocab_size)
+
+
+def tiny() -> Model:
+    """A test-sized BERT."""
+    return Model(vocab_size=53, width=16, depth=2, num_heads=2, mlp_dim=32, max_len=24)

@@ -1,0 +1,45 @@
+"""Scaled dot-product attention behind one function, with BERT's additive mask.
+
+Keys that are no real tokens get -10000 added to their score, in f32 and for every query: padded queries attend too,
+which changes nothing that is ever read (google-research/bert modeling.py).
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from ctxjax.models.layers.dropout import dropout
+
+MASKED = -10000.0
+
+
+def attention(
+    query: Float[Array, "B T H K"],
+    key: Float[Array, "B S H K"],
+    value: Float[Array, "B S H K"],
+    mask: Bool[Array, "B S"] | None = None,
+    *,
+    rate: float = 0.0,
+    rng: Array | None = None,
+    implementation: str | None = None,
+) -> Float[Array, "B T H K"]:
+    """`softmax(query key^T / sqrt(K) + mask) value`, the softmax in f32.
+
+    Args:
+      mask: True where a key may be attended to.
+      rate: dropout on the probabilities, where `rng` is given.
+      implementation: None or "xla", "cudnn" (`jax.nn.dot_product_attention`'s), or "einsum", the plain reference. Dropout
+        on the probabilities always takes the einsum path: no fused kernel of JAX has it.
+    """
+    bias = None if mask is None else jnp.where(mask, 0.0, MASKED).astype(jnp.float32)[:, None, None, :]
+    dropping = rng is not None and rate > 0.0
+    if not dropping and implementation != "einsum":
+        return jax.nn.dot_product_attention(query, key, value, bias=bias, implementation=implementation)
+    scores = jnp.einsum("bthk,bshk->bhts", query, key, preferred_element_type=jnp.float32)
+    scores = scores * (query.shape[-1] ** -0.5)
+    if bias is not None:
+        scores = scores + jnp.broadcast_to(bias, scores.shape)
+    probabilities = dropout(jax.nn.softmax(scores), rate, rng, "attention")
+    return jnp.einsum("bhts,bshk->bthk", probabilities.astype(value.dtype), value)

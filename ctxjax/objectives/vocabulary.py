@@ -1,0 +1,193 @@
+"""The one vocabulary loss: exact cross-entropy that never holds `[B T V]`, and the sampled softmax.
+
+Both take what `forward.readout` gives, `(rows, table, bias)`, as explicit arguments.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+# Logits held at once by one device, in elements. 4 M f32 stay within a CPU's last-level cache and fill an accelerator.
+CHUNK_ELEMENTS = {"cpu": 2**22}
+CHUNK_ELEMENTS_DEFAULT = 2**26
+
+
+def rows_per_chunk(vocab_size: int) -> int:
+    """How many rows of logits are formed at once: a budget of elements for each device that rows may be spread over."""
+    elements = CHUNK_ELEMENTS.get(jax.default_backend(), CHUNK_ELEMENTS_DEFAULT)
+    return max(8, elements * jax.device_count() // vocab_size)
+
+
+def cross_entropy(
+    rows: Float[Array, "N D"],
+    table: Float[Array, "V D"],
+    bias: Float[Array, " V"],
+    targets: Int[Array, " N"],
+    weights: Float[Array, " N"],
+    chunk: int = 0,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """`(sum of weight * nll, sum of weight where the target has the highest logit)` of the softmax over the table.
+
+    At most `chunk` rows of logits exist at a time. When differentiated, the gradient is formed in the same pass as the
+    value, so logits are computed once: with `e = exp(logits - max)`, `s = sum e` and `a = weight / s`,
+
+        d rows = a * (e @ table) - weight * table[target],   d table = e^T @ (a * rows) - scatter(weight * rows),
+
+    and no other `[chunk V]` array is written. A tie for the highest logit counts as correct.
+
+    Args:
+      table: rows whose bias is -inf are padding of the vocabulary; they take no probability and no gradient.
+      weights: 0 for rows that do not count. Not differentiated.
+      chunk: rows at a time; 0 takes `rows_per_chunk`.
+    """
+    if not chunk:
+        chunk = rows_per_chunk(table.shape[0])
+    count = max(1, math.ceil(rows.shape[0] / chunk))
+    return _cross_entropy(rows, table, bias, targets, jax.lax.stop_gradient(weights), count)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _cross_entropy(rows, table, bias, targets, weights, count):
+    def one(rows, targets, weights):
+        return _chunk(rows, table, bias, targets, weights)[:2]
+
+    if count == 1:
+        return one(rows, targets, weights)
+    chunks = _split((rows, targets, weights), count)
+    zero = jnp.zeros((), jnp.float32)
+
+    def body(sums, chunk):
+        return jax.tree.map(jnp.add, sums, one(*chunk)), None
+
+    return jax.lax.scan(body, (zero, zero), chunks)[0]
+
+
+def _chunk(rows, table, bias, targets, weights):
+    """Loss and hits of a chunk, and the `e` and `weight / s` of its gradient."""
+    logits = jax.lax.dot_general(
+        rows, table.astype(rows.dtype), (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
+    )
+    logits = logits + jnp.broadcast_to(bias.astype(jnp.float32)[None], logits.shape)
+    highest = logits.max(-1, keepdims=True)
+    exponentials = jnp.exp(logits - highest)
+    partition = exponentials.sum(-1)
+    target = jnp.take_along_axis(logits, targets[:, None], axis=1)
+    nll = jnp.log(partition) + (highest - target)[:, 0]
+    hit = (target >= highest)[:, 0]
+    return (
+        (weights * nll).sum(),
+        jnp.where(hit, weights, 0.0).sum(),
+        exponentials.astype(rows.dtype),
+        weights / partition,
+    )
+
+
+def _split(tree, count: int):
+    """Strided chunks `[count, ceil(N / count), ...]` (row n goes to chunk n mod count), filled up with zeros."""
+
+    def split(leaf):
+        rows = math.ceil(leaf.shape[0] / count)
+        leaf = jnp.pad(leaf, [(0, rows * count - leaf.shape[0])] + [(0, 0)] * (leaf.ndim - 1))
+        return jnp.moveaxis(leaf.reshape(rows, count, *leaf.shape[1:]), 1, 0)
+
+    return jax.tree.map(split, tree)
+
+
+def _forward(rows, table, bias, targets, weights, count):
+    compute = table.astype(rows.dtype)
+
+    def one(rows, targets, weights):
+        total, hits, exponentials, scale = _chunk(rows, compute, bias, targets, weights)
+        scaled = (rows.astype(jnp.float32) * scale[:, None]).astype(rows.dtype)
+        d_table = _contract(exponentials, scaled, 0)
+        d_bias = _contract(exponentials.astype(jnp.float32), scale, 0)
+        d_rows = scale[:, None] * jax.lax.dot_general(
+            exponentials, compute, (((1,), (0,)), ((), ())), preferred_element_type=jnp.float32
+        )
+        return (total, hits, d_table, d_bias), d_rows
+
+    if count == 1:
+        (total, hits, d_table, d_bias), d_rows = one(rows, targets, weights)
+    else:
+        zeros = [jnp.zeros(shape, jnp.float32) for shape in ((), (), table.shape, bias.shape)]
+
+        def body(sums, chunk):
+            new, d_rows = one(*chunk)
+            return jax.tree.map(jnp.add, sums, new), d_rows
+
+        sums, d_rows = jax.lax.scan(body, tuple(zeros), _split((rows, targets, weights), count))
+        total, hits, d_table, d_bias = sums
+        d_rows = jnp.moveaxis(d_rows, 0, 1).reshape(-1, rows.shape[1])[: rows.shape[0]]
+    d_rows = d_rows - weights[:, None] * compute[targets].astype(jnp.float32)
+    d_table = d_table.at[targets].add(-weights[:, None] * rows.astype(jnp.float32))
+    d_bias = d_bias.at[targets].add(-weights)
+    return (total, hits), (d_rows.astype(rows.dtype), d_table.astype(table.dtype), d_bias.astype(bias.dtype))
+
+
+def _contract(left, right, axis: int):
+    return jax.lax.dot_general(left, right, (((axis,), (axis,)), ((), ())), preferred_element_type=jnp.float32)
+
+
+def _backward(count, gradients, cotangents):
+    scale = cotangents[0]
+    return *((scale * gradient.astype(jnp.float32)).astype(gradient.dtype) for gradient in gradients), None, None
+
+
+_cross_entropy.defvjp(_forward, _backward)
+
+
+def log_uniform(vocab_size: int) -> Float[Array, " V"]:
+    """`log p(i)`, `p(i) = log((i + 2) / (i + 1)) / log(V + 1)`: close to the law of words sorted by falling frequency."""
+    ids = jnp.arange(vocab_size, dtype=jnp.float32)
+    return jnp.log(jnp.log1p(1.0 / (ids + 1.0))) - math.log(math.log(vocab_size + 1.0))
+
+
+def draw(key: Array, vocab_size: int, samples: int) -> tuple[Int[Array, " S"], Float[Array, " V"]]:
+    """`samples` *distinct* words from the log-uniform law, and the log of each word's chance of being among them.
+
+    Word i rings at an exponential time of rate p(i); the first S to ring are a draw without replacement, the same law
+    as drawing with replacement and throwing repeats away, which is what TensorFlow's candidate sampler does. Given
+    the time t at which the next word would ring, word i is in with probability `1 - exp(-t p(i))`; TensorFlow uses the
+    number of tries for t, whose expectation this is. With S = V every word is in and every probability is 1.
+    """
+    log_p = log_uniform(vocab_size)
+    if samples >= vocab_size:
+        return jnp.arange(vocab_size, dtype=jnp.int32), jnp.zeros((vocab_size,), jnp.float32)
+    rings = log_p + jax.random.gumbel(key, (vocab_size,), jnp.float32)  # minus the log of the time of ringing
+    first, ids = jax.lax.top_k(rings, samples + 1)
+    expected = -jnp.expm1(-jnp.exp(log_p - jnp.broadcast_to(first[-1:], log_p.shape)))
+    return ids[:samples].astype(jnp.int32), jnp.log(expected)
+
+
+def sampled_cross_entropy(
+    rows: Float[Array, "N D"],
+    table: Float[Array, "V D"],
+    bias: Float[Array, " V"],
+    targets: Int[Array, " N"],
+    weights: Float[Array, " N"],
+    negatives: Int[Array, " S"],
+    log_expected: Float[Array, " V"],
+) -> Float[Array, ""]:
+    """Sum of weight * nll of a softmax over the target and the negatives, which all rows share.
+
+    Every logit, the target's too, is corrected by the log of its chance of being drawn; a negative that is a row's own
+    target is removed for that row (`tf.nn.sampled_softmax_loss`, `remove_accidental_hits=True`).
+
+    Reference: Jean et al. 2015, "On Using Very Large Target Vocabulary for Neural Machine Translation"; bilm-tf training.py.
+    """
+    offset = bias.astype(jnp.float32) - jax.lax.stop_gradient(log_expected)
+    chosen = table[negatives].astype(rows.dtype)
+    logits = jax.lax.dot_general(rows, chosen, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
+    logits = logits + jnp.broadcast_to(offset[negatives][None], logits.shape)
+    logits = jnp.where(negatives[None, :] == targets[:, None], -jnp.inf, logits)
+    own = jnp.einsum("nd,nd->n", rows, table[targets].astype(rows.dtype), preferred_element_type=jnp.float32)
+    own = own + offset[targets]
+    highest = jax.lax.stop_gradient(jnp.maximum(logits.max(-1), own))
+    partition = jnp.exp(logits - highest[:, None]).sum(-1) + jnp.exp(own - highest)
+    nll = jnp.log(partition) + highest - own
+    return (jax.lax.stop_gradient(weights) * nll).sum()
