@@ -38,7 +38,7 @@ def make_schedule(total_steps: int, lr: float, *, name: str = "constant", **fiel
     for key in fields:
         if key not in known:
             raise ConfigError(f"config.optim.schedule.{key} is not a field of {name!r}{did_you_mean(key, known)}")
-    for key in ("warmup", "decay"):
+    for key in ("warmup", "decay", "total"):
         if key in fields:
             fields[key] = _updates(fields[key], total_steps, f"optim.schedule.{key}")
     shape = made(total_steps, **fields)
@@ -67,34 +67,43 @@ def constant(total_steps: int, warmup: float = 0.0) -> Schedule:
 
 
 def warmup_polynomial(
-    total_steps: int, warmup: float = 0.0, power: float = 1.0, end: float = 0.0, offset: int = 0
+    total_steps: int,
+    warmup: float = 0.0,
+    power: float = 1.0,
+    end: float = 0.0,
+    offset: int = 0,
+    total: float | None = None,
 ) -> Schedule:
     """BERT's schedule: `step / warmup` while step < warmup, then `(1 - step / total)^power`.
 
     The decay counts from step 0, not from the end of the warm-up, so the rate drops at the boundary.
 
     Args:
-      total_steps: where the decay ends; it stays at `end` afterwards.
+      total_steps: the run, and where the decay ends unless `total` is given; the rate stays at `end` afterwards.
       warmup: updates of linear warm-up.
       power: 1 in google-research/bert, 0.5 in NVIDIA's LAMB recipe.
       end: the last value as a fraction of the peak.
       offset: added to the step; 1 where the original advances the schedule before its first update (NVIDIA), 0 where
         the first update has rate 0 (google-research/bert).
+      total: where the decay ends, if not with this run: a phase of 900,000 steps of a schedule of 1,000,000.
 
     Reference: google-research/bert, optimization.py; Devlin et al. 2019, appendix A.2.
     """
+    last = total_steps if total is None else total
 
     def shape(step: Array) -> Array:
         step = step + offset
-        decay = (1.0 - end) * jnp.maximum(1.0 - step / total_steps, 0.0) ** power + end
+        decay = (1.0 - end) * jnp.maximum(1.0 - step / last, 0.0) ** power + end
         return jnp.where(step < warmup, step / max(warmup, 1e-9), decay)
 
     return shape
 
 
-def warmup_linear(total_steps: int, warmup: float = 0.0, end: float = 0.0, offset: int = 0) -> Schedule:
+def warmup_linear(
+    total_steps: int, warmup: float = 0.0, end: float = 0.0, offset: int = 0, total: float | None = None
+) -> Schedule:
     """`warmup_polynomial` with power 1: what google-research/bert trains with."""
-    return warmup_polynomial(total_steps, warmup, 1.0, end, offset)
+    return warmup_polynomial(total_steps, warmup, 1.0, end, offset, total)
 
 
 def cosine(total_steps: int, warmup: float = 0.0, end: float = 0.0) -> Schedule:

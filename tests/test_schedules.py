@@ -75,6 +75,12 @@ def test_bert_starts_at_zero_and_drops_where_the_warm_up_ends():
     assert float(schedule(TOTAL)) == 0.0
 
 
+def test_a_phase_is_a_part_of_a_longer_schedule():
+    whole = make_schedule(TOTAL, PEAK, name="warmup_linear", warmup="100 steps")
+    phase = make_schedule(TOTAL // 10, PEAK, name="warmup_linear", warmup="100 steps", total="1000 steps")
+    assert [float(phase(step)) for step in (50, 900, 950)] == [float(whole(step)) for step in (50, 900, 950)]
+
+
 def test_peak_of_inverse_sqrt_is_lr():
     schedule = make_schedule(TOTAL, PEAK, name="inverse_sqrt", warmup="100 steps")
     assert float(schedule(99)) == pytest.approx(PEAK)
