@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     results = {"bert": bert_results(folder), "elmo": elmo_results(folder)}
     draw_curves(folder, results)
     bert, elmo = ctxjax.load(folder / "bert"), ctxjax.load(folder / "elmo")
-    filled = [(text, bert.fill_mask(text, 5)) for text in MASKED]
+    filled = [(text, bert.fill_mask(text, 5)[0]) for text in MASKED]
     sentences = sentences_with(WORD, folder / "wikipedia.jsonl")
     neighbours = {name: senses(model, sentences) for name, model in (("BERT", bert), ("ELMo", elmo))}
     (folder / "results.json").write_text(json.dumps(results, indent=1))
@@ -174,7 +174,7 @@ def summary(results: dict[str, Any]) -> str:
 def page(
     folder: pathlib.Path,
     results: dict[str, Any],
-    filled: list[tuple[str, Any]],
+    filled: list[tuple[str, list[tuple[str, float]]]],
     neighbours: dict[str, dict[str, list[tuple[float, str]]]],
     occurrences: int,
 ) -> str:
@@ -199,10 +199,7 @@ def page(
         ]
     )
     masks = "".join(
-        row(
-            html.escape(text),
-            *(f"{html.escape(guess.piece)} <small>{guess.probability:.2f}</small>" for guess in guesses),
-        )
+        row(html.escape(text), *(f"{html.escape(piece)} <small>{chance:.2f}</small>" for piece, chance in guesses))
         for text, guesses in filled
     )
     near = ""
