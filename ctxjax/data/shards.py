@@ -19,6 +19,7 @@ from ctxjax.config import ConfigError
 from ctxjax.data.arrays import replace
 
 SECTION_TOKENS = 4096
+SUFFIX = ".array_record"
 _MAGIC = b"CTX1"
 _HEADER = struct.Struct("<4sIQIII")  # magic, bytes a token, document, sentences, tokens, unknown words
 _WRITER_OPTIONS = "group_size:1,uncompressed"
@@ -154,7 +155,7 @@ def write_shard(path: str | os.PathLike[str], records: Iterable[bytes]) -> int:
 
 def shard_name(split: str, number: int, count: int) -> str:
     """`train-00000-of-00004.array_record`."""
-    return f"{split}-{number:05d}-of-{count:05d}.array_record"
+    return f"{split}-{number:05d}-of-{count:05d}{SUFFIX}"
 
 
 def read_shard(path: str | os.PathLike[str]) -> Iterator[Section]:

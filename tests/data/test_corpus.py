@@ -226,6 +226,16 @@ def test_flipped_bits_are_found_and_named(written, tmp_path):
     assert found >= 10
 
 
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_a_flipped_bit_in_a_side_file_is_always_found(written, tmp_path, name):
+    path = copy(written[0], tmp_path) / name
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CorpusError, match=path.name):
+        Corpus(tmp_path)
+
+
 @pytest.mark.parametrize("size", [0, 100, 70_000])
 def test_a_broken_shard_is_named_when_it_is_read_alone(written, tmp_path, size):
     path = tmp_path / "shard.array_record"

@@ -73,7 +73,7 @@ class Source:
             published `dupe_factor`, although here a pass is finished before the next begins.
           static_masks: k > 0 is the published way: k passes whose pairs and masks then repeat.
           pair_seed: draws the pairs. The seed of a run draws order and masks, so runs of many seeds share one index.
-          verify: compare the digest of every file of the corpus before use.
+          verify: compare the digests of the shards before use, and not only of each part when it is read.
 
         Raises:
           ConfigError: no such corpus or split, one that was not made for word pieces, or lengths that make no row.

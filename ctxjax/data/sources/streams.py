@@ -51,7 +51,7 @@ class Source:
           directions: "both", or "forward" alone.
           characters: give the characters of each word too; those of an unknown word are of the word as it was written.
           max_chars: character ids of a word, markers included.
-          verify: compare the digest of every file of the corpus before use.
+          verify: compare the digests of the shards before use, and not only of each part when it is read.
 
         Raises:
           ConfigError: no such corpus or split, one that was not made for words, or an impossible field.
