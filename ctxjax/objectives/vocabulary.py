@@ -142,7 +142,7 @@ _cross_entropy.defvjp(_forward, _backward)
 
 
 def log_uniform(vocab_size: int) -> Float[Array, " V"]:
-    """`log p(i)`, `p(i) = log((i + 2) / (i + 1)) / log(V + 1)`: close to the law of words sorted by falling frequency."""
+    """`log p(i)`, `p(i) = log((i + 2) / (i + 1)) / log(V + 1)`: near the law of words by falling frequency."""
     ids = jnp.arange(vocab_size, dtype=jnp.float32)
     return jnp.log(jnp.log1p(1.0 / (ids + 1.0))) - math.log(math.log(vocab_size + 1.0))
 
@@ -178,7 +178,7 @@ def sampled_cross_entropy(
     Every logit, the target's too, is corrected by the log of its chance of being drawn; a negative that is a row's own
     target is removed for that row (`tf.nn.sampled_softmax_loss`, `remove_accidental_hits=True`).
 
-    Reference: Jean et al. 2015, "On Using Very Large Target Vocabulary for Neural Machine Translation"; bilm-tf training.py.
+    Reference: Jean et al. 2015, "On Using Very Large Target Vocabulary for Neural Machine Translation".
     """
     offset = bias.astype(jnp.float32) - jax.lax.stop_gradient(log_expected)
     chosen = table[negatives].astype(rows.dtype)

@@ -30,8 +30,8 @@ def attention(
     Args:
       mask: True where a key may be attended to.
       rate: dropout on the probabilities, where `rng` is given.
-      implementation: None or "xla", "cudnn" (`jax.nn.dot_product_attention`'s), or "einsum", the plain reference. Dropout
-        on the probabilities always takes the einsum path: no fused kernel of JAX has it.
+      implementation: None or "xla", "cudnn" (`jax.nn.dot_product_attention`'s), or "einsum", the plain reference.
+        Dropout on the probabilities always takes the einsum path: no fused kernel of JAX has it.
     """
     bias = None if mask is None else jnp.where(mask, 0.0, MASKED).astype(jnp.float32)[:, None, None, :]
     dropping = rng is not None and rate > 0.0

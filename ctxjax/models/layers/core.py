@@ -79,10 +79,10 @@ class Embed(nn.Module):
     def setup(self) -> None:
         self.embedding = self.param("embedding", self.embedding_init, (self.num, self.features), self.param_dtype)
 
-    def __call__(self, ids: Int[Array, "..."]) -> Float[Array, "... D"]:
+    def __call__(self, ids: Int[Array, " ..."]) -> Float[Array, "... D"]:
         return self.embedding[ids]
 
-    def few(self, ids: Int[Array, "..."]) -> Float[Array, "... D"]:
-        """The same for a table of a few rows: a product with a one-hot, whose gradient is no scatter of every position."""
+    def few(self, ids: Int[Array, " ..."]) -> Float[Array, "... D"]:
+        """The same for a table of a few rows: a product with a one-hot, whose gradient scatters nothing."""
         onehot = jax.nn.one_hot(ids, self.num, dtype=self.embedding.dtype)
         return jnp.einsum("...n,nd->...d", onehot, self.embedding, precision="highest")
