@@ -184,7 +184,7 @@ def patterns(breaks: bool = False) -> tuple[re.Pattern[str], re.Pattern[str]]:
 
 
 def run_pattern(text: str, lowercase: bool, breaks: bool = False) -> re.Pattern[str]:
-    """The expression that cuts this text into runs. Only the capital sigma minds its neighbours (a final one differs)."""
+    """The expression that cuts this text into runs. Only the capital sigma minds its neighbours."""
     usual, whole = patterns(breaks)
     return whole if lowercase and CAPITAL_SIGMA in text else usual
 

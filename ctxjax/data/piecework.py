@@ -1,0 +1,253 @@
+"""What a worker does: count the words of a piece, encode a piece, write a shard. Each result is one atomic file.
+
+A finished piece is a file of documents sorted by key, the key being the hash of the clean text. Shards are ranges of
+keys, so a shard is one contiguous read from every piece, and the corpus depends on the set of documents alone: not on
+file names, their order, the number of workers or what was killed when.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import xxhash
+from jaxtyping import Int, UInt64
+
+from ctxjax.config import ConfigError
+from ctxjax.data import cleaning
+from ctxjax.data.arrays import replace
+from ctxjax.data.reading import DOCUMENT_BYTES, Chunk
+from ctxjax.data.shards import SECTION_TOKENS, decode_section, encode_section, write_shard
+from ctxjax.text.sentences import split_sentences
+from ctxjax.text.tokenizer import Tokenizer
+
+KEYS = 1 << 64
+_HEADER = struct.Struct("<8sIQ")  # magic, bytes of the report, documents
+_MAGIC = b"CTXPIECE"
+_TOGETHER = 1 << 18  # characters encoded at a time
+
+
+class Document(NamedTuple):
+    """A clean document: its key, and its text (prose) or its sentences (one a line)."""
+
+    key: int
+    text: str
+    lines: list[str] | None
+
+
+def documents(chunk: Chunk, field: str, counts: cleaning.Counts, seen: set[str]) -> Iterator[Document]:
+    """The documents of a chunk, cleaned; empty ones are counted."""
+    if chunk.format == "sentences":
+        assert isinstance(chunk.data, bytes)
+        whole = cleaning.clean(cleaning.decode(chunk.data, counts), counts)
+        for lines in cleaning.line_documents(whole):
+            text = "\n".join(lines)
+            yield Document(_key(text), text, lines)
+        if not whole:
+            cleaning.add(counts, cleaning.EMPTY_DOCUMENTS)
+        return
+    texts: Iterator[str]
+    if chunk.format == "jsonl":
+        assert isinstance(chunk.data, bytes)
+        texts = cleaning.json_documents(chunk.data, field, counts, seen)
+    else:
+        texts = (cleaning.decode(d, counts) for d in ([chunk.data] if isinstance(chunk.data, bytes) else chunk.data))
+    for raw in texts:
+        text = cleaning.clean(raw, counts)
+        if not text:
+            cleaning.add(counts, cleaning.EMPTY_DOCUMENTS)
+        for part in cleaning.parts(text, DOCUMENT_BYTES, counts):
+            yield Document(_key(part), part, None)
+
+
+def _key(text: str) -> int:
+    return xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"))
+
+
+def count_piece(
+    chunks: Sequence[Chunk], path: pathlib.Path, field: str, kind: str, lowercase: bool, split: str, heldout: float
+) -> None:
+    """Write the words of a piece's training documents: a line of JSON about it, then `word<TAB>count` lines."""
+    from ctxjax.text import learning, words
+
+    counts: dict[str, int] = {}
+    reasons: dict[str, int] = {}
+    seen: set[str] = set()
+    threshold = heldout_below(heldout)
+    for chunk in chunks:
+        for document in documents(chunk, field, reasons, seen):
+            if document.key < threshold:
+                continue
+            if kind == "words":
+                words.count_words(document.text, lowercase, split, counts)
+            else:
+                learning.count_words(document.text, lowercase, counts)
+    lines = [json.dumps({"counts": reasons, "fields": sorted(seen)[:50]}) + "\n"]
+    lines += [f"{word}\t{count}\n" for word, count in sorted(counts.items())]
+    _write(path, "".join(lines).encode("utf-8", "surrogatepass"))
+
+
+def read_counts(path: pathlib.Path) -> tuple[dict[str, Any], Iterator[tuple[str, int]]]:
+    """What `count_piece` wrote: its report, and the words with their counts."""
+    lines = path.read_bytes().decode("utf-8", "surrogatepass").split("\n")
+    pairs = (line.rpartition("\t") for line in lines[1:] if line)
+    return json.loads(lines[0]), ((word, int(count)) for word, _, count in pairs)
+
+
+def encode_piece(chunks: Sequence[Chunk], path: pathlib.Path, field: str, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Tokenise a piece into a file of documents sorted by key; returns its report."""
+    counts: dict[str, int] = {}
+    seen: set[str] = set()
+    made: list[tuple[int, bytes]] = []
+    held: list[tuple[int, list[str]]] = []
+    size = tokens = 0
+    for chunk in chunks:
+        for document in documents(chunk, field, counts, seen):
+            sentences = document.lines
+            if sentences is None:
+                sentences = [document.text[a:b] for a, b in split_sentences(document.text)]
+            held.append((document.key, sentences))
+            size += len(document.text)
+            if size >= _TOGETHER:
+                tokens += encode_documents(held, tokenizer, counts, made)
+                held, size = [], 0
+    tokens += encode_documents(held, tokenizer, counts, made)
+    made.sort()
+    report = {
+        "documents": len(made),
+        "tokens": tokens,
+        "bytes": sum(len(record) for _, record in made),
+        "first": made[0][0] if made else None,
+        "last": made[-1][0] if made else None,
+        "counts": counts,
+        "fields": sorted(seen)[:50],
+    }
+    text = json.dumps(report).encode()
+    keys = np.array([key for key, _ in made], "<u8")
+    sizes = np.array([len(record) for _, record in made], "<u8")
+    head = _HEADER.pack(_MAGIC, len(text), len(made))
+    _write(path, b"".join([head, text, keys.tobytes(), sizes.tobytes(), *(record for _, record in made)]))
+    return report
+
+
+def encode_documents(
+    batch: Sequence[tuple[int, list[str]]],
+    tokenizer: Tokenizer,
+    counts: cleaning.Counts,
+    made: list[tuple[int, bytes]],
+) -> int:
+    """Add (key, record) of every document that has a token to `made`; one call of the tokenizer for all of them.
+
+    Returns:
+      The number of tokens.
+    """
+    encoded = tokenizer.encode_sentences([sentence for _, sentences in batch for sentence in sentences])
+    cleaning.add(counts, cleaning.LONG_WORDS, encoded.long_words)
+    unknown_at = np.cumsum(encoded.ids == tokenizer.unk_id) if encoded.unknown else None
+    first = start = words = 0
+    for key, sentences in batch:
+        lengths = encoded.lengths[first : first + len(sentences)]
+        first += len(sentences)
+        stop = start + int(lengths.sum())
+        if stop == start:
+            cleaning.add(counts, cleaning.NO_TOKENS)
+            continue
+        upto = int(unknown_at[stop - 1]) if unknown_at is not None else 0
+        lengths = _cut_long(lengths[lengths > 0], counts)
+        made.append((key, encode_section(0, lengths, encoded.ids[start:stop], encoded.unknown[words:upto])))
+        start, words = stop, upto
+    return len(encoded.ids)
+
+
+def _cut_long(lengths: Int[np.ndarray, " s"], counts: cleaning.Counts) -> Int[np.ndarray, " _"]:
+    """Sentences of more tokens than a section are cut, so that no record grows without bound."""
+    if lengths.max() <= SECTION_TOKENS:
+        return lengths
+    out: list[int] = []
+    for length in lengths.tolist():
+        whole, rest = divmod(length, SECTION_TOKENS)
+        if length > SECTION_TOKENS:
+            out += [SECTION_TOKENS] * whole + [rest] * (rest > 0)
+            cleaning.add(counts, cleaning.CUT_SENTENCES, whole - (rest == 0))
+        else:
+            out.append(length)
+    return np.array(out, np.int64)
+
+
+def _write(path: pathlib.Path, content: bytes) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_bytes(content)
+    replace(part, path)
+
+
+def read_report(path: pathlib.Path) -> dict[str, Any] | None:
+    """The report of a finished piece; None where there is none."""
+    try:
+        with open(path, "rb") as file:
+            magic, size, _ = _HEADER.unpack(file.read(_HEADER.size))
+            return json.loads(file.read(size)) if magic == _MAGIC else None
+    except (FileNotFoundError, struct.error, ValueError):
+        return None
+
+
+def read_range(path: pathlib.Path, low: int, high: int) -> list[tuple[int, bytes]]:
+    """(key, record) of the documents of a piece whose keys lie in [low, high)."""
+    with open(path, "rb") as file:
+        _, report, count = _HEADER.unpack(file.read(_HEADER.size))
+        file.seek(report, os.SEEK_CUR)
+        keys: UInt64[np.ndarray, " n"] = np.frombuffer(file.read(8 * count), "<u8")
+        sizes = np.frombuffer(file.read(8 * count), "<u8").astype(np.int64)
+        begin = int(np.searchsorted(keys, np.uint64(low)))
+        end = count if high >= KEYS else int(np.searchsorted(keys, np.uint64(high)))
+        if begin == end:
+            return []
+        file.seek(int(sizes[:begin].sum()), os.SEEK_CUR)
+        content = file.read(int(sizes[begin:end].sum()))
+    ends = np.cumsum(sizes[begin:end])
+    starts = ends - sizes[begin:end]
+    return [(int(key), content[a:b]) for key, a, b in zip(keys[begin:end], starts.tolist(), ends.tolist())]
+
+
+def write_range(pieces: Sequence[pathlib.Path], low: int, high: int, path: pathlib.Path, unk_id: int) -> int:
+    """Write the shard of all documents with keys in [low, high), in order; returns how many are duplicates.
+
+    Raises:
+      ConfigError: a piece is not as it was written.
+    """
+    found: list[tuple[int, bytes]] = []
+    for piece in pieces:
+        try:
+            found += read_range(piece, low, high)
+        except (OSError, struct.error, ValueError) as error:
+            raise ConfigError(f"{piece} is damaged ({error}); delete {piece.parent.parent} and run again") from None
+    found.sort()
+    write_shard(path, _records(found, unk_id))
+    return sum(found[i][0] == found[i - 1][0] for i in range(1, len(found)))
+
+
+def _records(found: Sequence[tuple[int, bytes]], unk_id: int) -> Iterator[bytes]:
+    """Sections of documents in order, each closed once it holds SECTION_TOKENS."""
+    for number, (_, record) in enumerate(found):
+        whole = decode_section(record)
+        if len(whole.tokens) <= SECTION_TOKENS:
+            yield encode_section(number, whole.lengths, whole.tokens, whole.unknown)
+            continue
+        ends = np.cumsum(whole.lengths, dtype=np.int64)
+        first = start = used = 0
+        while first < len(ends):
+            last = min(int(np.searchsorted(ends, start + SECTION_TOKENS)), len(ends) - 1)
+            stop = int(ends[last])
+            tokens = whole.tokens[start:stop]
+            upto = used + int((tokens == unk_id).sum()) if whole.unknown else 0
+            yield encode_section(number, whole.lengths[first : last + 1], tokens, whole.unknown[used:upto])
+            first, start, used = last + 1, stop, upto
+
+
+def heldout_below(fraction: float) -> int:
+    """Documents with smaller keys are held out."""
+    return int(fraction * KEYS)

@@ -1,0 +1,298 @@
+"""Raw inputs to pieces of work: files of text, compressed or not, cut at document boundaries into a few megabytes.
+
+One process reads (that is cheap), many tokenise. The pieces are a function of the inputs alone, so a piece finished
+before a kill is the same piece afterwards, whatever the number of workers.
+"""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import glob
+import gzip
+import io
+import json
+import lzma
+import os
+import pathlib
+import re
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, Any, NamedTuple
+
+import xxhash
+import zstandard
+
+from ctxjax.config import ConfigError
+from ctxjax.data import cleaning
+
+FORMATS = ("auto", "documents", "sentences", "jsonl")
+PIECE_BYTES = 1 << 22  # of raw text in a piece of work
+DOCUMENT_BYTES = 1 << 23  # a longer document of plain text is cut
+LINE_BYTES = 1 << 26  # a longer line of JSON is left out
+_BLOCK = 1 << 20
+_OPENERS: dict[str, Callable[[IO[bytes]], Any]] = {
+    ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
+    ".bz2": bz2.BZ2File,
+    ".xz": lzma.LZMAFile,
+    ".lzma": lzma.LZMAFile,
+    ".zst": lambda raw: zstandard.ZstdDecompressor(max_window_size=1 << 31).stream_reader(raw, read_across_frames=True),
+}
+_BROKEN = (EOFError, OSError, lzma.LZMAError, zlib.error, ValueError, zstandard.ZstdError)
+_JSON = (".jsonl", ".ndjson", ".json")
+_TEXT = (".txt", ".text", ".md")
+_BLANK_LINE = re.compile(rb"\n[ \t\r]*\n")
+
+
+class Input(NamedTuple):
+    """One source of text: where it is, of which format, how many bytes on disk, and the digest of its content."""
+
+    path: str
+    format: str
+    size: int
+    digest: str
+
+
+class Chunk(NamedTuple):
+    """Bytes that hold whole documents; for the format "texts" one document each."""
+
+    format: str
+    data: bytes | list[bytes]
+
+
+class Piece(NamedTuple):
+    """A piece of work, and how much of the inputs (in their own units) has been read once it is cut."""
+
+    number: int
+    chunks: list[Chunk]
+    read: int
+
+
+def find_files(inputs: Sequence[str]) -> list[pathlib.Path]:
+    """The files behind paths, folders (all files below, hidden ones left out) and globs, sorted, each once.
+
+    Raises:
+      ConfigError: a path that is not there, or a folder or glob without a file.
+    """
+    found: dict[str, pathlib.Path] = {}
+    for item in inputs:
+        path = pathlib.Path(item)
+        if path.is_dir():
+            files = [p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path))]
+        elif path.exists():
+            files = [path]
+        elif glob.has_magic(item):
+            files = [pathlib.Path(p) for p in glob.glob(item, recursive=True) if os.path.isfile(p)]
+        else:
+            raise ConfigError(f"input {item} does not exist")
+        if not files:
+            raise ConfigError(f"input {item} holds no file")
+        for file in files:
+            found.setdefault(os.path.realpath(file), file)
+    return sorted(found.values(), key=lambda p: p.as_posix())
+
+
+def _hidden(path: pathlib.Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def describe(files: Sequence[pathlib.Path], format: str) -> list[Input]:
+    """Digest every file and settle its format; "auto" looks at the names, then at the beginnings.
+
+    Raises:
+      ConfigError: a file that cannot be read.
+    """
+    settled = {file: format for file in files}
+    if format == "auto":
+        plain: list[pathlib.Path] = []
+        for file in files:
+            settled[file] = "jsonl" if _is_json(file) else "text"
+            if settled[file] == "text":
+                plain.append(file)
+        verdict = "sentences" if plain and _one_sentence_a_line(plain) else "documents"
+        settled |= {file: verdict for file in plain}
+    return [Input(str(file), settled[file], file.stat().st_size, _digest(file)) for file in files]
+
+
+def _digest(file: pathlib.Path) -> str:
+    digest = xxhash.xxh3_128()
+    try:
+        with open(file, "rb") as raw:
+            while block := raw.read(_BLOCK):
+                digest.update(block)
+    except OSError as error:
+        raise ConfigError(f"input {file} cannot be read ({error.strerror})") from None
+    return digest.hexdigest()
+
+
+def _head(file: pathlib.Path, size: int) -> str:
+    with open_stream(file) as stream:
+        return _read(stream, size, file).decode("utf-8", "replace").lstrip("\ufeff")
+
+
+def _is_json(file: pathlib.Path) -> bool:
+    suffixes = [suffix.lower() for suffix in file.suffixes if suffix.lower() not in _OPENERS]
+    if suffixes and suffixes[-1] in _JSON + _TEXT:
+        return suffixes[-1] in _JSON
+    first = _head(file, 1 << 16).strip().split("\n", 1)
+    if not first[0].startswith("{"):
+        return False
+    try:
+        return isinstance(json.loads(first[0]), dict)
+    except ValueError:
+        return len(first) == 1  # one object, longer than what was read
+
+
+def _one_sentence_a_line(files: Sequence[pathlib.Path]) -> bool:
+    """Blank lines between runs of lines, nearly every line being one whole sentence, in the first files together."""
+    from ctxjax.text.sentences import split_sentences
+
+    blocks = lines = sentences = 0
+    for file in files[:8]:
+        documents = list(cleaning.line_documents(cleaning.clean(_head(file, 1 << 16), {})))
+        blocks += len(documents) > 1 and len(documents)
+        for line in (line for document in documents for line in document):
+            lines += 1
+            sentences += line[-1] in ".!?\"')\u201d\u2026\u3002\uff01\uff1f" and len(split_sentences(line)) == 1
+    return blocks > 1 and lines >= 2 * blocks and sentences * 10 >= lines * 9
+
+
+def open_stream(path: str | os.PathLike[str], raw: IO[bytes] | None = None) -> Any:
+    """The uncompressed bytes of a file, as UTF-8 where it begins with the mark of another Unicode encoding."""
+    try:
+        raw = raw or open(path, "rb")
+    except OSError as error:
+        raise ConfigError(f"input {path} cannot be read ({error.strerror})") from None
+    opener = _OPENERS.get(pathlib.Path(path).suffix.lower())
+    stream = io.BufferedReader(opener(raw), _BLOCK) if opener else raw
+    try:
+        start = stream.peek(4)[:4]
+    except _BROKEN as error:
+        raise _broken(path, error) from None
+    for mark, name in ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32")):
+        if start.startswith(mark):
+            return _Recoded(stream, name)
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return _Recoded(stream, "utf-16")
+    return stream
+
+
+class _Recoded:
+    """A stream in another encoding, read as UTF-8."""
+
+    def __init__(self, stream: Any, encoding: str):
+        self._text = io.TextIOWrapper(stream, encoding, errors="replace", newline="")
+
+    def __enter__(self) -> _Recoded:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._text.close()
+
+    def read(self, size: int) -> bytes:
+        return self._text.read(max(1, size // 4)).encode("utf-8", "surrogatepass")
+
+
+def _broken(path: object, error: Exception) -> ConfigError:
+    return ConfigError(f"input {path} is truncated or corrupt ({error}); fetch or compress it again")
+
+
+def _read(stream: Any, size: int, path: object) -> bytes:
+    """Up to `size` bytes; fewer only at the end."""
+    held: list[bytes] = []
+    left = size
+    try:
+        while left > 0 and (block := stream.read(min(left, _BLOCK))):
+            held.append(block)
+            left -= len(block)
+    except _BROKEN as error:
+        raise _broken(path, error) from None
+    return b"".join(held)
+
+
+def read_pieces(inputs: Sequence[Input], counts: cleaning.Counts) -> Iterator[Piece]:
+    """The pieces of work, in order.
+
+    Args:
+      inputs: from `describe`.
+      counts: what the reader itself leaves out or cuts, added to.
+    """
+    number = size = before = 0
+    chunks: list[Chunk] = []
+    for item in inputs:
+        with open(item.path, "rb") as raw:
+            for data in _blocks(item, raw, counts):
+                chunks.append(Chunk(item.format, data))
+                size += len(data)
+                if size >= PIECE_BYTES or len(chunks) >= 4096:
+                    yield Piece(number, chunks, before + (item.size if raw.closed else min(raw.tell(), item.size)))
+                    number, size, chunks = number + 1, 0, []
+        before += item.size
+    if chunks:
+        yield Piece(number, chunks, before)
+
+
+def _blocks(item: Input, raw: IO[bytes], counts: cleaning.Counts) -> Iterator[bytes]:
+    """The bytes of a file, cut where its format allows it."""
+    whole = item.format == "documents"
+    limit = LINE_BYTES if item.format == "jsonl" else DOCUMENT_BYTES
+    usual = DOCUMENT_BYTES if whole else PIECE_BYTES
+    held, want = b"", usual
+    stream = open_stream(item.path, raw)
+    block = _read(stream, want, item.path)
+    if not block:
+        cleaning.add(counts, cleaning.EMPTY_FILES)
+    while block:
+        held += block
+        if whole and len(held) == want:
+            held += _read(stream, 1, item.path)  # is there any more?
+        if len(held) < want or (whole and len(held) == want):
+            break  # the end: fewer bytes than were asked for
+        at = _boundary(held, item.format)
+        if at == 0 and len(held) < limit:
+            want = min(2 * want, limit)  # not one whole document: read more of it
+        elif at == 0 and item.format == "jsonl":
+            cleaning.add(counts, cleaning.LONG_LINES)
+            held, want = _skip_line(stream, item.path), usual
+        else:
+            if at == 0:
+                at = _cut(held)
+                cleaning.add(counts, cleaning.CUT_DOCUMENTS)
+            yield held[:at]
+            held, want = held[at:], usual
+        block = _read(stream, max(_BLOCK, want - len(held)), item.path)
+    if held:
+        yield held
+
+
+def _boundary(held: bytes, format: str) -> int:
+    """Where the last whole document ends; 0 where none does."""
+    if format == "documents":
+        return 0
+    if format == "jsonl":
+        return held.rfind(b"\n") + 1
+    last = 0
+    for match in _BLANK_LINE.finditer(held):
+        last = match.end()
+    return last
+
+
+def _cut(held: bytes) -> int:
+    """A place to cut one long document: a blank line, a line, a blank, or at least between two characters."""
+    middle = len(held) // 2
+    for mark in (b"\n\n", b"\n", b" "):
+        at = held.rfind(mark, middle)
+        if at >= 0:
+            return at + len(mark)
+    at = len(held) - 1
+    while at > middle and held[at] & 0xC0 == 0x80:
+        at -= 1
+    return at
+
+
+def _skip_line(stream: Any, path: object) -> bytes:
+    while block := _read(stream, _BLOCK, path):
+        at = block.find(b"\n")
+        if at >= 0:
+            return block[at + 1 :]
+    return b""

@@ -1,0 +1,110 @@
+"""Raw text -> tokenised shards with a vocabulary and a manifest.
+
+    python -m ctxjax.prepare --input PATH... --output DIR
+
+Inputs are files, folders and globs of plain text or JSON lines (each also .gz .bz2 .xz .zst), or
+`tfds:NAME[/config][:split]`. The same command continues after a kill. docs/data.md has the formats and the guarantees.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from ctxjax import cli
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The flags; all default to None, so that a config can be told from the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ctxjax.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--input", nargs="+", metavar="PATH", help="what to read, see above")
+    parser.add_argument("--output", metavar="DIR", help="folder of the corpus")
+    parser.add_argument(
+        "--format",
+        choices=("auto", "documents", "sentences", "jsonl"),
+        help="documents: one a file, split into sentences by rule; sentences: one a line, blank lines between "
+        "documents; jsonl: one JSON object a line; auto (default) looks at names and beginnings",
+    )
+    parser.add_argument("--field", help="field of JSON objects or TFDS records that holds the text (default: text)")
+    parser.add_argument("--tokenizer", choices=("wordpiece", "words"), help="kind of vocabulary (default: wordpiece)")
+    parser.add_argument("--vocab", metavar="FILE", help="use this vocab.txt, or the tokenizer folder of another corpus")
+    parser.add_argument(
+        "--vocab_size", type=int, metavar="N", help="learn at most N pieces (default: 30522; words: 793471)"
+    )
+    parser.add_argument("--min_count", type=int, metavar="N", help="words rarer than that are unknown (default: 1)")
+    case = parser.add_mutually_exclusive_group()
+    case.add_argument(
+        "--lowercase",
+        action="store_true",
+        default=None,
+        help="lower-case (default for a learned wordpiece vocabulary; a given one speaks for itself)",
+    )
+    case.add_argument("--cased", action="store_false", dest="lowercase", help="keep case (default for words)")
+    parser.add_argument(
+        "--word_split",
+        choices=("rules", "whitespace"),
+        help="where words end, for --tokenizer words: by rule (default), or at blanks for text tokenised already",
+    )
+    parser.add_argument("--heldout", type=float, metavar="SHARE", help="share of documents held out (default: 0.02)")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    cli.add_config(parser, required=False)
+    return parser
+
+
+def settings_from(argv: list[str] | None = None) -> Any:
+    """`building.Settings` from the command line over a config over the defaults.
+
+    Raises:
+      ConfigError: a missing or unknown field.
+    """
+    args, config = cli.parse(make_parser(), argv)
+    import dataclasses
+
+    from ctxjax.config import ConfigError, did_you_mean, to_dict
+    from ctxjax.data.building import Settings
+
+    known = [field.name for field in dataclasses.fields(Settings)]
+    values = {name: value for name, value in to_dict(config).items() if value is not None} if config else {}
+    for name in values:
+        if name not in known:
+            raise ConfigError(f"config.{name} is not a field of prepare{did_you_mean(name, known)}")
+    values |= {name: value for name, value in vars(args).items() if name in known and value is not None}
+    for name in ("input", "output"):
+        if not values.get(name):
+            raise ConfigError(f"--{name} is missing")
+    given = values["input"]
+    values["input"] = (given,) if isinstance(given, str) else tuple(given)
+    return Settings(**values)
+
+
+def summary(manifest: dict[str, Any], output: str) -> str:
+    """What was made and what was left out, for people."""
+    lines = [f"{output}: {manifest['tokenizer']['kind']} vocabulary of {manifest['tokenizer']['pieces']:,} pieces"]
+    for split, counts in manifest["splits"].items():
+        lines.append(
+            f"  {split:<8} {counts['documents']:>12,} documents {counts['sentences']:>14,} sentences "
+            f"{counts['tokens']:>16,} tokens in {len(counts['shards'])} shards"
+        )
+    if "heldout" not in manifest["splits"] and manifest["settings"]["heldout"]:
+        lines.append("  heldout  nothing: there is only one distinct document")
+    for title in ("dropped", "repaired"):
+        for reason, number in manifest[title].items():
+            lines.append(f"  {title:<8} {number:>12,} {reason}")
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the program."""
+    settings = settings_from(argv)
+    from ctxjax.data.building import prepare
+
+    manifest = prepare(settings)
+    print(summary(manifest, settings.output), file=sys.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    cli.main_guard(main)
