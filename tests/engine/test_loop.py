@@ -1,5 +1,6 @@
 """The loop: cut anywhere it ends with the same bits, on any mesh with the same losses, and never with a NaN."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -149,13 +150,18 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_the_same(corpus, s
 # --- stopping, with real processes ---
 
 
+@contextlib.contextmanager
 def start(corpus, workdir, *flags):
+    """A training process that does not outlive its test."""
     command = [sys.executable, "-m", "ctxjax.train", "--config", f"tests/engine/outside.py:corpus={corpus}"]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
     environment["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".jax_cache")
-    return subprocess.Popen(
-        [*command, "--workdir", str(workdir), *flags], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
-    )
+    command += ["--workdir", str(workdir), *flags]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def wait_for_step(process, step):
