@@ -1,7 +1,7 @@
 """A model in use: sequences of any length through a few compiled shapes, to hidden states and log-probabilities.
 
-Sequences are sorted by length and padded to the next of a fixed set of lengths (8, 12, 16, 24, 32, 48, ...), in a
-number of rows that is a power of two, so a program is compiled for each such shape and never again. Every sequence is a
+Sequences are sorted by length and padded to the next of a fixed set of lengths (8, 16, 32, 48, 64, 96, ...), in 1,
+4, 16, ... rows or as many as fit, so a program is compiled for each such shape and never again. Every sequence is a
 dict of arrays with time on axis 0, as a row of `batch["inputs"]` without its row axis; masks are made here.
 """
 
@@ -32,10 +32,11 @@ class Batch(NamedTuple):
 
 
 def padded_length(length: int, longest: int | None = None) -> int:
-    """The next of 8, 12, 16, 24, 32, 48, ...; at most `longest`, where a model has one."""
+    """The next of 8, 16, 32, 48, 64, 96, 128, ...; at most `longest`, where a model has one."""
     size = SHORTEST
     while size < length:
-        size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
+        whole = size & (size - 1) == 0
+        size = size * 2 if size < 32 else size * 3 // 2 if whole else size * 4 // 3
     return size if longest is None else min(size, longest)
 
 
@@ -53,7 +54,7 @@ def plan(lengths: Sequence[int], longest: int | None = None, tokens_per_batch: i
         length = padded_length(lengths[order[-1]], longest)
         most = 1 << (max(1, tokens_per_batch // length).bit_length() - 1)
         fitting = [index for index in order[-most:] if padded_length(lengths[index], longest) == length]
-        rows = 1 << (len(fitting) - 1).bit_length()
+        rows = min(most, 1 << (((len(fitting) - 1).bit_length() + 1) & ~1))
         batches.append(Batch(fitting, rows, length))
         del order[len(order) - len(fitting) :]
     return batches[::-1]

@@ -26,7 +26,8 @@ from ctxjax.reading import Encoded, Reader, Text, Window, make_reader
 
 LAYERS, ALIGN = ("all", "top", "mix"), ("word", "piece")
 CHUNK_BATCHES = 8  # of texts sorted by length together, so that little of a batch is padding
-_EXECUTION = {"remat": False, "attention_implementation": None}  # how a run was computed; not part of the model
+# How a run was computed, which changes no value: here for one device and quick compilation.
+_EXECUTION = {"remat": False, "attention_implementation": None, "groups": 0, "each_distinct": False}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,8 +19,9 @@ LEVELS = {
     "data": 2, "models": 2, "objectives": 2, "optim": 2,
     "digests": 1, "processes": 1, "progress": 2,
     "step": 3, "checkpoint": 3,
-    "evaluators": 4, "interop": 4, "pretrained": 4, "run": 4, "transfer": 4,
-    "loop": 5,
+    "interop": 3, "reading": 3, "inference": 3,
+    "evaluators": 4, "formats": 4, "run": 4, "transfer": 4,
+    "pretrained": 5, "loop": 5,
     "topology": 5,
     "prepare": 6, "train": 6, "evaluate": 6, "embed": 6, "convert": 6, "inspect": 6, "plan": 6, "report": 6,
 }  # fmt: skip
