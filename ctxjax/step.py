@@ -37,15 +37,20 @@ class TrainState:
 
 @dataclasses.dataclass(frozen=True)
 class Forward:
-    """A model bound to parameters, key and mode; an objective sees nothing else of a model."""
+    """A model bound to parameters, keys and mode; an objective sees nothing else of a model.
+
+    Draws that a whole batch shares (the negatives of a sampled softmax) come from the step's key, so that they do not
+    depend on how the batch is split; dropout, which is drawn for each row, comes from the micro-batch's.
+    """
 
     model: Model
     params: Params
     root: Array
     train: bool
+    micro: Array | int = 0
 
     def key(self, name: str) -> Array:
-        """A key for one purpose of this call."""
+        """A key for one purpose of this step, the same in each of its micro-batches."""
         return rngs.named_key(self.root, name)
 
     def __call__(self, inputs: Inputs, carry: Carry = ()) -> Outputs:
@@ -60,7 +65,8 @@ class Forward:
         return self._apply(name, *features, method="head")
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
-        return self.model.apply({"params": self.params}, *args, rngs={"dropout": self.key("dropout")}, **kwargs)
+        key = jax.random.fold_in(self.key("dropout"), self.micro)
+        return self.model.apply({"params": self.params}, *args, rngs={"dropout": key}, **kwargs)
 
 
 def init_state(
@@ -107,9 +113,11 @@ def make_train_step(
       metrics: `loss`, `grad_norm`, `skipped` (float32 scalars) and `terms` (name -> `Mean`).
     """
 
-    def micro_gradient(params: Params, batch: Batch, carry: Carry, key: Array, weights: Mapping[str, Array]):
+    def micro_gradient(
+        params: Params, batch: Batch, carry: Carry, key: Array, weights: Mapping[str, Array], micro: Array | int = 0
+    ):
         def loss_of(params: Params):
-            terms, new_carry = objective(Forward(model, params, key, train=True), batch, carry)
+            terms, new_carry = objective(Forward(model, params, key, train=True, micro=micro), batch, carry)
             return weighted_loss(objective, terms, weights), (terms, new_carry)
 
         (loss, (terms, new_carry)), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
@@ -124,7 +132,7 @@ def make_train_step(
 
         def body(sums: Any, micro: Any):
             index, batch, carry = micro
-            gradient, loss, terms, carry = micro_gradient(params, batch, carry, jax.random.fold_in(key, index), weights)
+            gradient, loss, terms, carry = micro_gradient(params, batch, carry, key, weights, index)
             return jax.tree.map(jnp.add, sums, (gradient, loss, terms)), carry
 
         micros = (jnp.arange(accum_steps), jax.tree.map(split, batch), jax.tree.map(split, carry))
