@@ -149,21 +149,22 @@ def _plan(settings: Settings, inputs: Sequence[reading.Input], given: Tokenizer 
 
 def _difference(found: dict[str, Any], plan: dict[str, Any]) -> str | None:
     """What another plan has otherwise, by the name of the flag."""
-    before, now = found.get("settings", {}), plan["settings"]
-    for name in [*now, *before]:
-        if before.get(name) != now.get(name):
-            return f"--{name} {before.get(name)}, not {now.get(name)}"
-    if found.get("inputs") != plan["inputs"]:
-        if found.get("inputs", {}).get("formats") != plan["inputs"]["formats"]:
-            return f"--format {', '.join(found['inputs']['formats'])}, not {', '.join(plan['inputs']['formats'])}"
-        return "other --input files or contents"
-    return None
+    before, now = found["inputs"], plan["inputs"]
+    if before["formats"] != now["formats"]:
+        return f"--format {', '.join(before['formats'])}, not {', '.join(now['formats'])}"
+    settings, wanted = found["settings"], plan["settings"]
+    for name in [*wanted, *settings]:
+        if settings.get(name) != wanted.get(name):
+            return f"--{name} {settings.get(name)}, not {wanted.get(name)}"
+    return "other --input files or contents" if before != now else None
 
 
 def _finished(output: pathlib.Path, plan: dict[str, Any]) -> dict[str, Any] | None:
     if not (output / corpus.MANIFEST).exists():
         return None
     manifest = corpus.read_manifest(output)
+    if not {"settings", "inputs"} <= set(manifest):
+        raise ConfigError(f"corpus {output} was made by something else; choose another --output or delete it")
     difference = _difference(manifest, plan)
     if difference:
         raise ConfigError(f"corpus {output} was prepared with {difference}; choose another --output or delete it")
@@ -172,19 +173,25 @@ def _finished(output: pathlib.Path, plan: dict[str, Any]) -> dict[str, Any] | No
 
 def _start_or_continue(output: pathlib.Path, work: pathlib.Path, plan: dict[str, Any]) -> None:
     path = work / "plan.json"
+    cuts = [reading.PIECE_BYTES, reading.DOCUMENT_BYTES, reading.LINE_BYTES]
     if path.exists():
-        difference = _difference(json.loads(path.read_text()), plan)
+        found = json.loads(path.read_text())
+        difference = _difference(found, plan)
+        if not difference and found["cuts"] != cuts:
+            difference = "another version of ctxjax"
         if difference:
             raise ConfigError(
                 f"{output} holds an unfinished corpus with {difference}; "
                 f"give the same options to go on, or choose another --output, or delete {output}"
             )
+        for part in output.rglob(".*.part"):  # files that a kill cut short
+            part.unlink(missing_ok=True)
         _say(f"going on with the unfinished corpus in {output}")
         return
     if any(output.glob("*.array_record")):
         raise ConfigError(f"{output} holds shards of something else; choose another --output")
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(plan))
+    part.write_text(json.dumps(plan | {"cuts": cuts}))
     replace(part, path)
 
 

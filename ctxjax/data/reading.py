@@ -36,7 +36,11 @@ _OPENERS: dict[str, Callable[[IO[bytes]], Any]] = {
     ".bz2": bz2.BZ2File,
     ".xz": lzma.LZMAFile,
     ".lzma": lzma.LZMAFile,
-    ".zst": lambda raw: zstandard.ZstdDecompressor(max_window_size=1 << 31).stream_reader(raw, read_across_frames=True),
+    ".zst": lambda raw: _Zstd(raw),
+}
+_OTHER_ENCODINGS = {
+    "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),  # first, since it begins as UTF-16 does
+    "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
 }
 _BROKEN = (EOFError, OSError, lzma.LZMAError, zlib.error, ValueError, zstandard.ZstdError)
 _JSON = (".jsonl", ".ndjson", ".json")
@@ -126,21 +130,25 @@ def _digest(file: pathlib.Path) -> str:
 
 
 def _head(file: pathlib.Path, size: int) -> str:
-    with open_stream(file) as stream:
-        return _read(stream, size, file).decode("utf-8", "replace").lstrip("\ufeff")
+    try:
+        with open(file, "rb") as raw:
+            return _read(open_stream(file, raw), size, file).decode("utf-8", "replace").lstrip("\ufeff")
+    except OSError as error:
+        raise ConfigError(f"input {file} cannot be read ({error.strerror})") from None
 
 
 def _is_json(file: pathlib.Path) -> bool:
     suffixes = [suffix.lower() for suffix in file.suffixes if suffix.lower() not in _OPENERS]
     if suffixes and suffixes[-1] in _JSON + _TEXT:
         return suffixes[-1] in _JSON
-    first = _head(file, 1 << 16).strip().split("\n", 1)
+    head = _head(file, 1 << 16)
+    first = head.strip().split("\n", 1)
     if not first[0].startswith("{"):
         return False
     try:
         return isinstance(json.loads(first[0]), dict)
-    except ValueError:
-        return len(first) == 1  # one object, longer than what was read
+    except (ValueError, RecursionError):
+        return len(first) == 1 and len(head) >= 1 << 15  # one object, longer than what was read
 
 
 def _one_sentence_a_line(files: Sequence[pathlib.Path]) -> bool:
@@ -157,23 +165,17 @@ def _one_sentence_a_line(files: Sequence[pathlib.Path]) -> bool:
     return blocks > 1 and lines >= 2 * blocks and sentences * 10 >= lines * 9
 
 
-def open_stream(path: str | os.PathLike[str], raw: IO[bytes] | None = None) -> Any:
-    """The uncompressed bytes of a file, as UTF-8 where it begins with the mark of another Unicode encoding."""
-    try:
-        raw = raw or open(path, "rb")
-    except OSError as error:
-        raise ConfigError(f"input {path} cannot be read ({error.strerror})") from None
+def open_stream(path: str | os.PathLike[str], raw: IO[bytes]) -> Any:
+    """The uncompressed bytes of an open file, as UTF-8 where it begins with the mark of another Unicode encoding."""
     opener = _OPENERS.get(pathlib.Path(path).suffix.lower())
     stream = io.BufferedReader(opener(raw), _BLOCK) if opener else raw
     try:
         start = stream.peek(4)[:4]
     except _BROKEN as error:
         raise _broken(path, error) from None
-    for mark, name in ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32")):
-        if start.startswith(mark):
-            return _Recoded(stream, name)
-    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return _Recoded(stream, "utf-16")
+    for encoding, marks in _OTHER_ENCODINGS.items():
+        if start.startswith(marks):
+            return _Recoded(stream, encoding)
     return stream
 
 
@@ -181,16 +183,42 @@ class _Recoded:
     """A stream in another encoding, read as UTF-8."""
 
     def __init__(self, stream: Any, encoding: str):
-        self._text = io.TextIOWrapper(stream, encoding, errors="replace", newline="")
-
-    def __enter__(self) -> _Recoded:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._text.close()
+        self._stream, self._decoder = stream, codecs.getincrementaldecoder(encoding)("replace")
 
     def read(self, size: int) -> bytes:
-        return self._text.read(max(1, size // 4)).encode("utf-8", "surrogatepass")
+        while True:
+            block = self._stream.read(max(4, size // 4))
+            text = self._decoder.decode(block, not block)
+            if text or not block:
+                return text.encode("utf-8", "surrogatepass")
+
+
+class _Zstd(io.RawIOBase):
+    """Frames of Zstandard; the library's own reader takes a truncated file for a short one."""
+
+    def __init__(self, raw: IO[bytes]):
+        self._raw, self._frame, self._held = raw, None, b""
+        self._maker = zstandard.ZstdDecompressor(max_window_size=1 << 31)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._held:
+            block = self._raw.read(1024)  # little, since even that may become megabytes
+            if not block:
+                if self._frame is not None:
+                    raise EOFError("the last frame is not complete")
+                return 0
+            while block:
+                self._frame = self._frame or self._maker.decompressobj()
+                self._held += self._frame.decompress(block)
+                block = self._frame.unused_data if self._frame.eof else b""
+                if self._frame.eof:
+                    self._frame = None
+        taken = min(len(buffer), len(self._held))
+        buffer[:taken], self._held = self._held[:taken], self._held[taken:]
+        return taken
 
 
 def _broken(path: object, error: Exception) -> ConfigError:
@@ -225,7 +253,7 @@ def read_pieces(inputs: Sequence[Input], counts: cleaning.Counts) -> Iterator[Pi
                 chunks.append(Chunk(item.format, data))
                 size += len(data)
                 if size >= PIECE_BYTES or len(chunks) >= 4096:
-                    yield Piece(number, chunks, before + (item.size if raw.closed else min(raw.tell(), item.size)))
+                    yield Piece(number, chunks, before + min(raw.tell(), item.size))
                     number, size, chunks = number + 1, 0, []
         before += item.size
     if chunks:

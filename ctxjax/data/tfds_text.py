@@ -33,7 +33,7 @@ def open_source(item: str) -> tuple[Any, Any]:
       ConfigError: no such dataset or split, or one that is not prepared as array_record.
     """
     name, split = parse(item)
-    if name.startswith(("hf:", "huggingface:", "kaggle:")):
+    if name in ("hf", "huggingface", "kaggle"):  # namespaces of remote collections: tfds:hf:NAME
         raise ConfigError(f"input {item} would be fetched from the network; prepare only reads what is on this machine")
     import tensorflow_datasets as tfds
     import tensorflow_datasets.text
