@@ -110,7 +110,8 @@ def embed_file(model: Any, text: str, output: pathlib.Path, options: argparse.Na
 
     from ctxjax.config import ConfigError
 
-    counts = dict.fromkeys(("lines", "words", "empty", "not UTF-8", "in windows", "out of index"), 0)
+    counts: dict[str, int] = {}
+    counts |= dict.fromkeys(("lines", "words", "empty", "not UTF-8", "in windows", "out of index"), 0)
     numbers: collections.deque[int] = collections.deque()
     index: dict[str, str] = {}
     indexed = 0

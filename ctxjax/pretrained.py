@@ -68,7 +68,8 @@ class Pretrained:
         execution = {"dtype": dtype, **_EXECUTION}
         module = configs.build("model", published.config)
         self.model = module.clone(**{k: v for k, v in execution.items() if hasattr(module, k)})
-        self.config, self.tokenizer = dict(published.config), published.tokenizer
+        self.config: dict[str, Any] = dict(published.config)
+        self.tokenizer: Any = published.tokenizer
         self.missing, self.notes = published.missing, published.notes
         self.path, self.meta = path, dict(meta or {})
         params = dict(published.params)

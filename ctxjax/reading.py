@@ -153,7 +153,8 @@ class WordReader:
     def windows(self, text: Encoded, longest: int | None) -> list[Window]:
         """The text between its sentence marks."""
         if self.chars:
-            marked = [characters.BOS, *text.words, characters.EOS]
+            words = [word.lower() for word in text.words] if self.tokenizer.lowercase else text.words
+            marked = [characters.BOS, *words, characters.EOS]
             return [Window({"chars": characters.table(marked, self.chars)}, 0, len(text.ids))]
         return [Window({"tokens": self.targets(text)}, 0, len(text.ids))]
 

@@ -13,7 +13,7 @@ import pytest
 import ctxjax
 from ctxjax import convert, inference, pretrained
 from ctxjax.config import ConfigError
-from ctxjax.interop import files, hf_bert
+from ctxjax.interop import elmo, files, hf_bert
 from tests.interop import making
 
 TEXTS = ["The cat sat on a mat .", "he", "", "The banks of a river , unknowable 漢 É", "money"]
@@ -337,6 +337,15 @@ def test_an_unknown_words_characters_are_read():
     by_id = opened(making.bilm("words"))
     a, b = by_id.embed([["zebra"], ["giraffe"]])
     assert np.array_equal(a.layers, b.layers)
+
+
+def test_characters_are_lower_cased_where_the_vocabulary_is(tmp_path):
+    """In training the characters are those of the vocabulary's words, so "The" was never read."""
+    cased, lower = (opened(making.bilm("chars", lowercase)) for lowercase in (False, True))
+    (a, b), (c, d) = (model.embed([["The", "Zebra"], ["the", "zebra"]]) for model in (cased, lower))
+    assert np.abs(a.layers - b.layers).max() > 1e-3
+    assert c.words == ["The", "Zebra"] and np.array_equal(c.layers, d.layers)
+    assert "lower-case" in elmo.write(tmp_path, making.bilm("chars", lowercase=True))[1]
 
 
 def test_three_lines_of_a_notebook(tmp_path):

@@ -258,8 +258,12 @@ def write(folder: str | os.PathLike[str], model: Published) -> tuple[str, ...]:
     if model.tokenizer is not None:
         (folder / VOCABULARY).write_text("".join(f"{word}\n" for word in model.tokenizer.pieces), encoding="utf-8")
     write_json(folder / OPTIONS, options_of(config, len(model.tokenizer) if model.tokenizer is not None else 0))
-    left = sorted(name for name in model.params if name.startswith("head/"))
-    return ("the softmax over the vocabulary is no part of ELMo's layout: left out",) if left else ()
+    notes = []
+    if any(name.startswith("head/") for name in model.params):
+        notes.append("the softmax over the vocabulary is no part of ELMo's layout: left out")
+    if getattr(model.tokenizer, "lowercase", False):
+        notes.append("ELMo's layout cannot say that this model reads lower-cased words: lower-case them before it")
+    return tuple(notes)
 
 
 def options_of(config: Mapping[str, Any], vocabulary: int) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def bert(missing=()):
 VOCABULARY = ["<S>", "</S>", "<UNK>", "the", "cat", "sat", "on", "mat", ".", "bank", "river"]
 
 
-def bilm(token="chars"):
+def bilm(token="chars", lowercase=False):
     """A random biLM of ours with its softmax."""
     import jax
     import jax.numpy as jnp
@@ -64,4 +64,4 @@ def bilm(token="chars"):
     noisy = {
         name: np.asarray(a) + (0.3 * rng.standard_normal(a.shape)).astype(np.float32) for name, a in params.items()
     }
-    return files.Published(config, noisy, Words(VOCABULARY))
+    return files.Published(config, noisy, Words(VOCABULARY, lowercase=lowercase))
