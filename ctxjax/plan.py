@@ -165,7 +165,7 @@ def make_plan(config: Any, devices: Sequence[Any], peak: float = 0.0, mfu: float
 # --- the page ---
 
 
-def size(nbytes: float) -> str:
+def size(nbytes: int | float) -> str:
     """`1.5 GiB`."""
     for unit in ("B", "KiB", "MiB"):
         if abs(nbytes) < 1024:
@@ -174,7 +174,7 @@ def size(nbytes: float) -> str:
     return f"{nbytes:.2f} GiB"
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: int | float) -> str:
     """`3.2 days`, `5.0 hours`, `40 s`."""
     for length, unit in ((86_400, "days"), (3_600, "hours"), (60, "minutes")):
         if seconds >= 2 * length:

@@ -20,8 +20,13 @@ EXAMPLES = "v4:4x4x4, v5e:16x16, v5p:4x4x4 or v6e:16x16"
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 
-# Or libtpu asks a cloud for the machine that it is on, and complains that there is none.
-_QUIET = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5litepod-16"}
+# Or libtpu asks a cloud for the machine that it is on, complains that there is none, and locks the TPU.
+_QUIET = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-16",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
 
 
 class Traffic(NamedTuple):
@@ -108,10 +113,9 @@ def compile_step(run: Any, mesh: Any, abstract: Any) -> Compiled:
     root = jax.ShapeDtypeStruct(root.shape, root.dtype, sharding=whole)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     jitted = jax.jit(step, in_shardings=(shardings, rows, whole), out_shardings=(shardings, whole), donate_argnums=0)
-    with _as_on(mesh):
-        lowered = jitted.lower(abstract, batch, root)
     try:
-        compiled = lowered.compile()
+        with _as_on(mesh):
+            compiled = jitted.lower(abstract, batch, root).compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -129,19 +133,21 @@ def compile_step(run: Any, mesh: Any, abstract: Any) -> Compiled:
 
 @contextlib.contextmanager
 def _as_on(mesh: Any) -> Iterator[None]:
-    """Trace as on the slice: how many logits are formed at once depends on the kind and number of devices."""
+    """Trace and compile as on the slice.
+
+    Chunk sizes depend on what kind of devices JAX says that there are, and how many. And what is compiled without a
+    device can be written to the cache of compiled programs, but not read from it.
+    """
     import jax
 
-    from ctxjax.objectives import vocabulary
-
-    here = jax.default_backend()
-    before = dict(vocabulary.CHUNK_ELEMENTS)
-    vocabulary.CHUNK_ELEMENTS[here] = vocabulary.CHUNK_ELEMENTS_DEFAULT * mesh.size // jax.device_count()
+    before, cached = (jax.default_backend, jax.device_count), jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.default_backend, jax.device_count = lambda: "tpu", lambda *_: mesh.size
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1e9)
     try:
         yield
     finally:
-        vocabulary.CHUNK_ELEMENTS.clear()
-        vocabulary.CHUNK_ELEMENTS.update(before)
+        jax.default_backend, jax.device_count = before
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", cached)
 
 
 # --- reading a compiled module ---

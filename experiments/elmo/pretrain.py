@@ -66,9 +66,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         projection_clip=3.0,
         residual=True,
         dropout=0.1,
+        groups=0,
+        each_distinct=True,
         dtype="float32",
         param_dtype="float32",
-        remat=False,
     )
     config.objective = dict(name="bilm", samples=samples, scale=20.0)
     config.source = dict(
