@@ -42,7 +42,7 @@ class Bigram:
         self._codes, self._counts = codes, counts
         first, second = codes // self.size, codes % self.size
         ones, twos = (counts == 1).sum(), (counts == 2).sum()
-        self._discount = ones / (ones + 2 * twos)
+        self._discount = ones / (ones + 2 * twos) if ones else 0.5  # nothing rare to estimate it from
         self._context = np.bincount(first, weights=counts, minlength=self.size)
         self._followers = np.bincount(first, minlength=self.size)
         continuation = np.bincount(second, minlength=self.size).astype(np.float64)
@@ -56,8 +56,8 @@ class Bigram:
         if not ends:
             counts[self.boundary] = 0.0
             following = following[following != self.boundary]
-        nll = -np.log(counts / counts.sum())
-        return Score(nll=float(nll[following].mean()), accuracy=float((following == counts.argmax()).mean()))
+        probability = counts[following] / counts.sum()
+        return Score(nll=float(-np.log(probability).mean()), accuracy=float((following == counts.argmax()).mean()))
 
     def bigram(self, corpus: Corpus, ends: bool) -> Score:
         """The bigram's score on another split; without `ends` its probabilities are renormalised over the tokens."""
