@@ -55,7 +55,8 @@ def test_init_from_takes_a_converted_run(hf, tmp_path):
     convert.convert(str(hf), str(tmp_path / "run"), "ctxjax")
     published = making.bert()
     model = configs.build("model", published.config)
-    state = init_state(model, optax.sgd(0.1), {"tokens": jnp.zeros((1, 4), jnp.int32)}, jax.random.key(0))
+    inputs = {"tokens": jnp.zeros((1, 4), jnp.int32)}
+    state = jax.jit(lambda key: init_state(model, optax.sgd(0.1), inputs, key))(jax.random.key(0))
     mesh = sharding.make_mesh()
     state = jax.device_put(state, sharding.state_shardings(mesh, state, sharding.named_rules("default"))[0])
     said = []
