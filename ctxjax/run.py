@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import optax
 from jax.sharding import Mesh
 
@@ -21,6 +20,8 @@ from ctxjax import optim, rngs, sharding
 from ctxjax.config import ConfigError, Duration
 from ctxjax.step import TrainState, init_state
 
+Config = Any  # a locked ml_collections.ConfigDict, whose fields no type checker knows
+
 FIELDS = (
     "seed batch_size accum_steps total model objective source optim mesh log_every save_every eval_every keep "
     "max_skipped evals"
@@ -28,16 +29,16 @@ FIELDS = (
 CADENCES = ("total", "log_every", "save_every", "eval_every")
 # What a checkpoint fixes; beneath, the exceptions: where the data lies, and how the same numbers are computed.
 FIXED = ("seed", "batch_size", "accum_steps", "model", "objective", "source", "optim")
-FREE = ("source.corpus", "model.remat")
+FREE = ("source.corpus", "source.verify", "model.remat")
 
 
-def optional(config: ml_collections.ConfigDict, field: str, default: Any) -> Any:
+def optional(config: Config, field: str, default: Any) -> Any:
     """A field that a config may leave out or leave empty."""
     value = config[field] if field in config else None
     return default if value is None else value
 
 
-def validate(config: ml_collections.ConfigDict) -> None:
+def validate(config: Config) -> None:
     """Check everything in a config that can be checked without its data and devices.
 
     Raises:
@@ -70,7 +71,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _profile_steps(config)
 
 
-def _profile_steps(config: ml_collections.ConfigDict) -> tuple[int, int] | None:
+def _profile_steps(config: Config) -> tuple[int, int] | None:
     text = optional(config, "profile_steps", "")
     if not text:
         return None
@@ -80,7 +81,7 @@ def _profile_steps(config: ml_collections.ConfigDict) -> tuple[int, int] | None:
     return int(first), int(last)
 
 
-def _validate_model(model: Any, config: ml_collections.ConfigDict, source: Any) -> None:
+def _validate_model(model: Any, config: Config, source: Any) -> None:
     size = source.vocab_size
     if model.vocab_size != size:
         raise ConfigError(
@@ -112,7 +113,7 @@ class Run:
       abstract: the train state as `ShapeDtypeStruct`s, without shardings.
     """
 
-    config: ml_collections.ConfigDict
+    config: Config
     model: Any
     objective: Any
     source: Any
@@ -163,7 +164,7 @@ class Run:
         return {name: configs.build("evaluator", fields, **more) for name, fields in self.config.evals.items()}
 
 
-def assemble(config: ml_collections.ConfigDict) -> Run:
+def assemble(config: Config) -> Run:
     """Build everything that a config names, and check that it fits together; no device is touched.
 
     Raises:
@@ -194,7 +195,7 @@ def assemble(config: ml_collections.ConfigDict) -> Run:
     return Run(config, model, objective, source, batch, steps_per_pass, tokens_per_step, total, tx, schedule)
 
 
-def make_mesh(config: ml_collections.ConfigDict, devices: Sequence[Any] | None = None) -> Mesh:
+def make_mesh(config: Config, devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh of a config over all devices (or those given), checked against its batch.
 
     Raises:

@@ -323,3 +323,13 @@ def test_profile_and_tensorboard_when_asked(corpus, tmp_path):
     run(make(corpus, total="6 steps", profile_steps="2:4", tensorboard=True), tmp_path)
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
     assert list((tmp_path / "tensorboard").glob("events.*"))
+
+
+def test_on_a_terminal_there_is_a_bar_with_the_time_left(corpus, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "120")
+    run(make(corpus, total="6 steps", log_every="3 steps"), tmp_path)
+    shown = capsys.readouterr().err
+    assert "6/6 [" in shown and "tokens/s]" in shown and "loss 3." in shown
+    assert "step 3/6" not in shown, "the bar takes the place of the lines, which are in train.log"
+    assert "step 3/6" in (tmp_path / "train.log").read_text()
