@@ -80,7 +80,6 @@ class Pretrained:
                 "pooler/bias": np.zeros(width, np.float32),
             }
         self._runner = Runner(self.model, tree.unflatten(params), tokens_per_batch)
-        self._published = published
 
     def __repr__(self) -> str:
         lacks = f", without {', '.join(self.missing)}" if self.missing else ""
@@ -294,10 +293,6 @@ class Pretrained:
                 )
             found.append(cut[0].inputs)
         return found
-
-    def published(self) -> Published:
-        """What `ctxjax.convert` writes."""
-        return self._published
 
 
 def load(

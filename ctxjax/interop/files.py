@@ -185,7 +185,10 @@ def write_safetensors(path: str | os.PathLike[str], arrays: Mapping[str, np.ndar
     path = pathlib.Path(path)
     part = path.with_name(f".{path.name}.partial")
     tensors = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
-    save_file(tensors, part, metadata={"format": "pt"})
+    save_file(tensors, part, metadata={"format": "pt"})  # readable by its owner alone, unlike any other file
+    mask = os.umask(0)
+    os.umask(mask)
+    os.chmod(part, 0o666 & ~mask)
     os.replace(part, path)
 
 
