@@ -1,0 +1,137 @@
+"""What every config promises, found by itself: a new file under `experiments/*/` with a `get_config` is under test."""
+
+import json
+import pathlib
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from ctxjax import config as configs
+from ctxjax import loop, metrics, plan, rngs, tree
+from ctxjax import run as runs
+from ctxjax.config import ConfigError
+from ctxjax.data import pipeline
+from ctxjax.step import make_train_step
+
+FOLDER = pathlib.Path("experiments")
+FILES = sorted(str(path) for path in FOLDER.glob("*/*.py") if "def get_config(" in path.read_text())
+PARAMETERS = {  # the published counts, with all heads
+    "experiments/bert/pretrain.py:size=base": 110_106_428,
+    "experiments/bert/pretrain.py:size=large": 336_226_108,
+    "experiments/elmo/pretrain.py:size=published": 93_600_848 + 793_471 * 513,
+}
+
+
+def arguments(file):
+    """Every experiment that the top of a file names: sizes, recipes and phases one by one, and all of LAMB."""
+    text = pathlib.Path(file).read_text().split('"""')[1]
+    named = re.findall(r"\b(\w+)=((?:\w+\|)*\w+)", text.split("Arguments:")[1])
+    found = {f"{name}={value}" for name, values in named for value in values.split("|") if name in ACCEPTED}
+    return ["", *sorted(found), *(["size=large,recipe=lamb,phase=2"] if "recipe=lamb" in found else [])]
+
+
+ACCEPTED = {"size", "recipe", "phase"}
+SPECS = [f"{file}:{arg}" for file in FILES for arg in arguments(file)]
+
+
+@pytest.fixture(autouse=True)
+def no_data_root(monkeypatch):
+    monkeypatch.delenv("CTXJAX_DATA", raising=False)
+
+
+def test_there_are_configs():
+    assert {"experiments/bert/pretrain.py", "experiments/elmo/pretrain.py"} <= set(FILES)
+    assert {f"experiments/bert/pretrain.py:size={size}" for size in "tiny mini small base large".split()} <= set(SPECS)
+    assert {f"experiments/elmo/pretrain.py:size={size}" for size in ("small", "published")} <= set(SPECS)
+
+
+@pytest.mark.parametrize("spec", [pytest.param(spec, marks=[pytest.mark.slow] * ("lamb" in spec)) for spec in SPECS])
+def test_builds_without_memory_and_without_data(spec):
+    """Model, objective, optimiser and state, as shapes; every name in the config belongs to what it configures."""
+    config = configs.load(spec)
+    assert config.is_locked
+    run, real = plan.assemble(config)
+    assert not real
+    assert tree.count(run.abstract.params) == PARAMETERS.get(spec, tree.count(run.abstract.params))
+    assert run.flops_per_step() > 0
+    metrics_of_a_step = jax.eval_shape(
+        make_train_step(run.model, run.objective, run.tx, config.accum_steps),
+        run.abstract,
+        run.batch,
+        jax.eval_shape(lambda: rngs.root_key(0)),
+    )[1]
+    assert set(metrics_of_a_step["terms"]) >= set(run.objective.loss)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_says_what_is_missing_before_any_device_work(spec):
+    with pytest.raises(ConfigError, match=r"config.source.corpus is empty.*ctxjax.prepare"):
+        runs.validate(configs.load(spec))
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_is_json_and_every_field_can_be_set(spec):
+    config = configs.load(spec)
+    data = configs.to_dict(config)
+    assert json.loads(json.dumps(data)) == data
+    for name, value in configs.leaves(config).items():
+        if isinstance(value, (bool, int, float, str)):
+            configs.override(config, {name: str(value)})
+            assert configs.leaves(config)[name] == value
+    for field in runs.FIELDS:
+        assert field in config
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_top_of_the_file_says_what_it_reproduces(file):
+    text = pathlib.Path(file).read_text().split('"""')[1]
+    for word in ("Paper:", "Expected:", "Hardware and time:", f"--config {file}", "Arguments:", "smoke"):
+        assert word in text, word
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_mistakes_in_the_argument_are_named(file):
+    with pytest.raises(ConfigError, match="did you mean 'smoke'"):
+        configs.load(f"{file}:smokes")
+    with pytest.raises(ConfigError, match="'gigantic' is not one of"):
+        configs.load(f"{file}:size=gigantic")
+
+
+def smokes():
+    """One smoke a file in the fast tier."""
+    for file in FILES:
+        for number, arg in enumerate(arguments(file)):
+            spec = f"{file}:{arg},smoke" if arg else f"{file}:smoke"
+            yield pytest.param(spec, marks=[pytest.mark.slow] if number else [], id=spec)
+
+
+@pytest.mark.parametrize("spec", list(smokes()))
+def test_smoke_fits_one_repeated_batch(spec):
+    """Two layers, generated text; the loss of one batch falls by a quarter within 30 steps at a constant rate."""
+    config = configs.load(spec)
+    with config.unlocked():
+        config.optim.schedule = {"name": "constant"}
+    run = runs.assemble(config)
+    assert config.model.depth == 2 and run.total_steps == 20
+    batch = pipeline.batch_at(run.source, seed=0, batch_size=config.batch_size, step=0)
+    step = jax.jit(make_train_step(run.model, run.objective, run.tx, config.accum_steps))
+    state, losses = jax.jit(run.init)(rngs.root_key(0)), []
+    for _ in range(30):
+        state, values = step(state, batch, rngs.root_key(0))
+        losses.append(float(values["loss"]))
+    assert np.all(np.isfinite(losses))
+    assert losses[-1] < 0.75 * losses[0]
+
+
+@pytest.mark.parametrize("spec", list(smokes()))
+def test_smoke_trains_to_its_end(spec, tmp_path):
+    """The whole program: data, steps, evaluation, checkpoint, record. Run again there is nothing left to do."""
+    config = configs.load(spec)
+    assert loop.train(config, tmp_path, devices=jax.devices()[:1]) == 0
+    lines = metrics.read(tmp_path)
+    assert lines[-1]["step"] == 20 and any("heldout" in name for line in lines for name in line)
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert losses[-1] < losses[0]
+    assert json.loads((tmp_path / "record.json").read_text())["steps"] == 20
