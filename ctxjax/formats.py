@@ -23,7 +23,7 @@ def read(path: str | os.PathLike[str], step: int | None = None) -> tuple[Publish
     remote = "://" in os.fspath(path)
     if not remote and not place.exists():
         raise ConfigError(f"{place} does not exist")
-    ours = remote or (place.is_dir() and ((place / "checkpoints").exists() or (place / "meta.json").exists()))
+    ours = remote or any((place / name).exists() for name in ("checkpoints", "meta.json", "metrics.jsonl"))
     if ours or (place.is_dir() and any(child.name.isdigit() and child.is_dir() for child in place.iterdir())):
         return read_run(path, step)
     if step is not None:

@@ -271,6 +271,10 @@ def test_what_is_no_model_is_one_sentence(tmp_path):
         ctxjax.load(tmp_path / "nothing")
     with pytest.raises(ConfigError, match="neither a run folder"):
         ctxjax.load(tmp_path)
+    (tmp_path / "young").mkdir()
+    (tmp_path / "young" / "metrics.jsonl").write_text("")
+    with pytest.raises(ConfigError, match="no complete checkpoint"):
+        ctxjax.load(tmp_path / "young")
     (tmp_path / "bert_config.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"ctxjax\.convert"):
         ctxjax.load(tmp_path)
