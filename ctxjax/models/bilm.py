@@ -131,7 +131,8 @@ class CharEncoder(nn.Module):
 
     def encode_all(self, chars: Int[Array, "G N C"]) -> Float[Array, "G N P"]:
         """Vectors of all words, repeats again and again: the plain form that `encode_first` equals."""
-        x = self._activate(char_cnn.convolve(*self._kernels(), chars))
+        table, kernels = self._kernels()
+        x = self._activate(char_cnn.convolve(table[chars], kernels))
         for index in range(self.highways):
             layer = getattr(self, f"highway_{index}")
             gate = jax.nn.sigmoid(layer.carry(x))
@@ -172,11 +173,11 @@ class LSTM(nn.Module):
         self.projection = self.param("projection", project, (DIRECTIONS, H, P), kind)
 
     def __call__(
-        self, x: Float[Array, "T 2 B D"], cell: Array, hidden: Array, mask: Bool[Array, "T 2 B"] | None
-    ) -> tuple[Float[Array, "T 2 B P"], Array, Array]:
+        self, x: Float[Array, "2 T B D"], cell: Array, hidden: Array, mask: Bool[Array, "T B"] | None
+    ) -> tuple[Float[Array, "2 T B P"], Array, Array]:
         dtype = self.kinds["dtype"]
-        gates = jnp.einsum("tsbd,sdg->tsbg", x.astype(dtype), self.input_kernel.astype(dtype))
-        gates = gates + jnp.broadcast_to(self.bias.astype(dtype)[None, :, None, :], gates.shape)
+        gates = jnp.einsum("stbd,sdg->stbg", x.astype(dtype), self.input_kernel.astype(dtype))
+        gates = gates + jnp.broadcast_to(self.bias.astype(dtype)[:, None, None, :], gates.shape)
         recurrent, projection = self.recurrent_kernel.astype(dtype), self.projection.astype(dtype)
         return projected_lstm(gates, recurrent, projection, cell, hidden, mask, *self.clips)
 
@@ -298,8 +299,8 @@ class Model(nn.Module):
             if mask is not None:
                 words = jnp.where(mask[:, :, None], words, jnp.zeros((), words.dtype))
             words = jnp.stack([words, _pick(words, turned)], axis=1)
-        x = words.transpose(2, 1, 0, 3)
-        steps = None if mask is None else jnp.broadcast_to(mask.T[:, None, :], x.shape[:3])
+        x = words.transpose(1, 2, 0, 3)
+        steps = None if mask is None else mask.T
         rng = self.make_rng("dropout") if train else None
         state = carry if jax.tree.leaves(carry) else self.init_carry(words.shape[0])
         cells, hiddens, layers = [], [], [x]
@@ -313,7 +314,7 @@ class Model(nn.Module):
             hiddens.append(hidden.swapaxes(0, 1))
             layers.append(x)
         layers[-1] = dropout(layers[-1], self.dropout, rng, "top")
-        layers = [layer.transpose(2, 1, 0, 3) for layer in layers]
+        layers = [layer.transpose(2, 0, 1, 3) for layer in layers]
         if turned is not None:
             layers = [jnp.concatenate([layer[:, 0], _pick(layer[:, 1], turned)], axis=-1) for layer in layers]
             if mask is not None:

@@ -1,10 +1,10 @@
 """The work of the character encoder, for the first `counts` words of each group alone, with its derivatives by hand.
 
-How many words of a batch are distinct is known on the device only, and shapes are static. So the convolution runs in a
-`while` loop over chunks of words that stops at the count, each chunk cut to the shortest of a few sizes that holds its
-longest word; and the dense layers run on the smallest of a few numbers of rows, chosen by `switch`. Nothing is done for
-the rest, forward or backward. Both are exact: windows that lie wholly in a word's padding are all alike, so one of them
-stands for all in the maximum.
+How many words of a batch are distinct, and how long they are, is known on the device only, and shapes are static. So the
+convolution is a loop over chunks of words that stops at the count, and within a chunk over blocks of positions that
+stops at its longest word; the dense layers run on the smallest of a few numbers of rows, chosen by `switch`. Nothing is
+done for the rest, forward or backward. All of it is exact: windows that lie wholly in a word's padding are all alike, so
+one of them stands for all in the maximum.
 """
 
 from __future__ import annotations
@@ -15,40 +15,66 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-CHUNK = 128  # words a group and turn of the loop
-SIZES = 16  # how many numbers of rows the dense layers are compiled for
+CHUNK = 128  # words of a group in one turn of the loop
+BLOCK = 6  # positions in one turn of the loop within
+SIZES = (2, 4, 5, 6, 7, 8, 9, 10, 12, 16)  # the dense layers are compiled for these sixteenths of all rows
 
 
-def windows(chars: int, widest: int) -> tuple[int, ...]:
-    """The numbers of characters that the convolution is compiled for, rising to all of them."""
-    return tuple(size for size in (widest + 9, widest + 13, widest + 25) if size < chars) + (chars,)
+@jax.custom_vjp
+def _product(rows: Array, kernel: Array) -> Array:
+    """`rows @ kernel`; by itself JAX would form the kernel's gradient transposed, and copy the larger factor for it."""
+    return rows @ kernel
 
 
-def convolve(table: Array, kernels: tuple[Array, ...], chars: Int[Array, "G N C"]) -> Float[Array, "G N F"]:
-    """Valid convolution of the embedded characters, then the maximum over positions; widths side by side."""
-    embedded = table[chars]
+def _product_backward(kept, gradient):
+    rows, kernel = kept
+    d_rows = jax.lax.dot_general(gradient, kernel, (((1,), (1,)), ((), ())))
+    return d_rows, jax.lax.dot_general(rows, gradient, (((0,), (0,)), ((), ())))
+
+
+_product.defvjp(lambda rows, kernel: (_product(rows, kernel), (rows, kernel)), _product_backward)
+
+
+def convolve(
+    embedded: Float[Array, "G N C E"], kernels: tuple[Array, ...], start: Array | int = 0, block: int | None = None
+) -> Float[Array, "G N F"]:
+    """Valid convolution of embedded characters, then the maximum over positions; the widths side by side.
+
+    Args:
+      start, block: only the windows at `[start, start + block)`. At the end of the word they are moved back to the last
+        valid ones: looking at a window twice changes no maximum.
+    """
+    groups, words, size, dim = embedded.shape
     out = []
     for kernel in kernels:
-        width, dim, features = kernel.shape
-        count = chars.shape[-1] - width + 1
-        patches = jnp.concatenate([embedded[:, :, k : k + count] for k in range(width)], axis=-1)
-        out.append((patches @ kernel.reshape(width * dim, features)).max(axis=2))
+        width, _, features = kernel.shape
+        count = min(block or size, size - width + 1)
+        part = jax.lax.dynamic_slice_in_dim(embedded, start, count + width - 1, axis=2)
+        patches = jnp.concatenate([part[:, :, k : k + count] for k in range(width)], axis=-1)
+        made = _product(patches.reshape(-1, width * dim), kernel.reshape(width * dim, features))
+        out.append(made.reshape(groups, words, count, features).max(axis=2))
     return jnp.concatenate(out, axis=-1)
 
 
-def _chunked(chars, counts, lengths):
-    """Fill up to whole chunks; the number of chunks in use."""
-    size = min(CHUNK, chars.shape[1])
-    extra = -chars.shape[1] % size
-    chars = jnp.pad(chars, ((0, 0), (0, extra), (0, 0)), mode="edge")
-    lengths = jnp.pad(lengths, ((0, 0), (0, extra)), mode="edge")
-    return chars, lengths, size, (counts.max() + size - 1) // size
+def _chunks(rows: tuple[Array, ...]) -> tuple[tuple[Array, ...], int]:
+    """Fill `[G N ...]` up to whole chunks by repeating the last row; the size of a chunk."""
+    size = min(CHUNK, rows[0].shape[1])
+    extra = -rows[0].shape[1] % size
+    fill = lambda leaf: jnp.pad(leaf, ((0, 0), (0, extra)) + ((0, 0),) * (leaf.ndim - 2), mode="edge")
+    return tuple(fill(leaf) for leaf in rows), size
 
 
-def _branch(lengths, start, size: int, sizes: tuple[int, ...], widest: int):
-    """Which of the window sizes holds the chunk's longest word and one window of padding."""
-    longest = jax.lax.dynamic_slice_in_dim(lengths, start, size, axis=1).max()
-    return (longest + widest > jnp.array(sizes[:-1], jnp.int32)).sum()
+def _take(leaf: Array, start: Array, size: int) -> Array:
+    return jax.lax.dynamic_slice_in_dim(leaf, start, size, axis=1)
+
+
+def _put(leaf: Array, part: Array, start: Array) -> Array:
+    return jax.lax.dynamic_update_slice_in_dim(leaf, part, start, axis=1)
+
+
+def _blocks(lengths: Int[Array, "G N"]) -> Array:
+    """Blocks that hold every window which starts within the longest word, and one in its padding."""
+    return lengths.max() // BLOCK + 1
 
 
 @jax.custom_vjp
@@ -59,49 +85,61 @@ def convolve_first(
     counts: Int[Array, " G"],
     lengths: Int[Array, "G N"],
 ) -> Float[Array, "G N F"]:
-    """`convolve` of the first `counts` words of each group, sorted by length; what is behind them is unspecified."""
-    padded, lengths, size, turns = _chunked(chars, counts, lengths)
-    features = sum(kernel.shape[-1] for kernel in kernels)
-    widest = max(kernel.shape[0] for kernel in kernels)
-    sizes = windows(chars.shape[-1], widest)
+    """`convolve(table[chars], kernels)` of the first `counts` words of each group; what is behind them is unspecified.
 
-    def turn(index, out):
-        start = index * size
-        rows = jax.lax.dynamic_slice_in_dim(padded, start, size, axis=1)
-        branches = [lambda rows, cut=cut: convolve(table, kernels, rows[..., :cut]) for cut in sizes]
-        made = jax.lax.switch(_branch(lengths, start, size, sizes, widest), branches, rows)
-        return jax.lax.dynamic_update_slice_in_dim(out, made, start, axis=1)
-
-    out = jnp.zeros((*padded.shape[:2], features), table.dtype)
-    return jax.lax.fori_loop(0, turns, turn, out)[:, : chars.shape[1]]
+    Args:
+      lengths: characters before the padding of each word. Words sorted by length make it fast.
+    """
+    return _convolve_forward(table, kernels, chars, counts, lengths)[0]
 
 
 def _convolve_forward(table, kernels, chars, counts, lengths):
-    return convolve_first(table, kernels, chars, counts, lengths), (table, kernels, chars, counts, lengths)
+    (rows, sizes), size = _chunks((chars, lengths))
+    features = sum(kernel.shape[-1] for kernel in kernels)
+
+    def chunk(index, state):
+        start = index * size
+        embedded = table[_take(rows, start, size)]
+
+        def block(index, state):
+            highest, where = state
+            made = convolve(embedded, kernels, index * BLOCK, BLOCK)
+            higher = made > highest
+            return jnp.where(higher, made, highest), jnp.where(higher, index.astype(jnp.int8), where)
+
+        shape = (*embedded.shape[:2], features)
+        first = (jnp.full(shape, -jnp.inf, table.dtype), jnp.zeros(shape, jnp.int8))
+        parts = jax.lax.fori_loop(0, _blocks(_take(sizes, start, size)), block, first)
+        return tuple(_put(leaf, part, start) for leaf, part in zip(state, parts))
+
+    shape = (*rows.shape[:2], features)
+    first = (jnp.zeros(shape, table.dtype), jnp.zeros(shape, jnp.int8))
+    out, where = jax.lax.fori_loop(0, -(-counts.max() // size), chunk, first)
+    return out[:, : chars.shape[1]], (table, kernels, chars, counts, lengths, where)
 
 
 def _convolve_backward(kept, gradient):
-    table, kernels, chars, counts, lengths = kept
-    padded, lengths, size, turns = _chunked(chars, counts, lengths)
-    gradient = jnp.pad(gradient, ((0, 0), (0, padded.shape[1] - chars.shape[1]), (0, 0)))
-    widest = max(kernel.shape[0] for kernel in kernels)
-    sizes = windows(chars.shape[-1], widest)
+    """Each output's gradient goes to the window of the highest value within the block where the maximum was found."""
+    table, kernels, chars, counts, lengths, where = kept
+    (rows, sizes, gradient), size = _chunks((chars, lengths, gradient))
 
-    def turn(index, sums):
+    def chunk(index, sums):
+        d_table, d_kernels = sums
         start = index * size
-        rows = jax.lax.dynamic_slice_in_dim(padded, start, size, axis=1)
-        part = jax.lax.dynamic_slice_in_dim(gradient, start, size, axis=1)
+        ids, gradients, places = (_take(leaf, start, size) for leaf in (rows, gradient, where))
+        embedded = table[ids]
 
-        def derive(rows, part, cut):
-            pull = jax.vjp(lambda table, kernels: convolve(table, kernels, rows[..., :cut]), table, kernels)[1]
-            return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), pull(part))
+        def block(index, sums):
+            pull = jax.vjp(lambda *args: convolve(*args, index * BLOCK, BLOCK), embedded, kernels)[1]
+            mine = jnp.where(places == index.astype(jnp.int8), gradients, jnp.zeros((), gradients.dtype))
+            return jax.tree.map(lambda total, more: total + more.astype(jnp.float32), sums, pull(mine))
 
-        branches = [functools.partial(derive, cut=cut) for cut in sizes]
-        more = jax.lax.switch(_branch(lengths, start, size, sizes, widest), branches, rows, part)
-        return jax.tree.map(jnp.add, sums, more)
+        zeros = (jnp.zeros(embedded.shape, jnp.float32), d_kernels)
+        d_embedded, d_kernels = jax.lax.fori_loop(0, _blocks(_take(sizes, start, size)), block, zeros)
+        return d_table.at[ids].add(d_embedded), d_kernels
 
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), (table, kernels))
-    sums = jax.lax.fori_loop(0, turns, turn, zeros)
+    sums = jax.lax.fori_loop(0, -(-counts.max() // size), chunk, zeros)
     d_table, d_kernels = jax.tree.map(lambda total, leaf: total.astype(leaf.dtype), sums, (table, kernels))
     return d_table, d_kernels, None, None, None
 
@@ -114,15 +152,14 @@ def _on_first(function, count, size: int, rows: tuple[Array, ...], constants: tu
 
     `function` gives (row outputs `[G n ...]`, other outputs).
     """
-    step = max(8, -(-size // SIZES))
-    sizes = [*range(step, size, step), size]
+    sizes = sorted({-(-size * part // 16) for part in SIZES})
 
     def branch(rows, constants, n):
         made, other = function(tuple(leaf[:, :n] for leaf in rows), constants)
         fill = lambda leaf: jnp.pad(leaf, ((0, 0), (0, size - n)) + ((0, 0),) * (leaf.ndim - 2))
         return jax.tree.map(fill, made), other
 
-    index = jnp.minimum((count + step - 1) // step - 1, len(sizes) - 1)
+    index = (count > jnp.array(sizes[:-1], jnp.int32)).sum()
     branches = [functools.partial(branch, n=n) for n in sizes]
     return jax.lax.switch(index, branches, rows, constants)
 

@@ -23,15 +23,15 @@ FORGET_BIAS = 1.0
 
 
 def projected_lstm(
-    gates: Float[Array, "T S B G"],
+    gates: Float[Array, "S T B G"],
     recurrent: Float[Array, "S P G"],
     projection: Float[Array, "S H P"],
     cell: Float[Array, "S B H"],
     hidden: Float[Array, "S B P"],
-    mask: Bool[Array, "T S B"] | None = None,
+    mask: Bool[Array, "T B"] | None = None,
     cell_clip: float = 0.0,
     projection_clip: float = 0.0,
-) -> tuple[Float[Array, "T S B P"], Float[Array, "S B H"], Float[Array, "S B P"]]:
+) -> tuple[Float[Array, "S T B P"], Float[Array, "S B H"], Float[Array, "S B P"]]:
     """Run S independent LSTMs over T steps; G = 4 H, gate order i j f o.
 
     Args:
@@ -63,87 +63,103 @@ def _product(x: Array, weights: Array) -> Array:
     )
 
 
-def _scan(gates, recurrent, projection, cell, hidden, mask, clips):
+def _at(leaf: Array, t: Array) -> Array:
+    """Step t of `[S T ...]`."""
+    return jax.lax.dynamic_index_in_dim(leaf, t, axis=1, keepdims=False)
+
+
+def _set(leaf: Array, t: Array, value: Array) -> Array:
+    return jax.lax.dynamic_update_index_in_dim(leaf, value.astype(leaf.dtype), t, axis=1)
+
+
+def _where(mask: Array | None, t: Array, new: Array, old: Array | float) -> Array:
+    if mask is None:
+        return new
+    keep = jax.lax.dynamic_index_in_dim(mask, t, axis=0, keepdims=False)
+    return jnp.where(keep[None, :, None], new, old)
+
+
+def _run(gates, recurrent, projection, cell, hidden, mask, clips, keep: bool):
+    """The loop over steps; `keep` writes what the backward loop needs: the cells and the gates' values."""
     cell_clip, projection_clip = clips
+    directions, length, rows, _ = gates.shape
 
-    def step(state, now):
-        old_cell, old_hidden = state
-        gates, mask = now
-        i, j, f, o = jnp.split(gates.astype(jnp.float32) + _product(old_hidden, recurrent), 4, axis=-1)
+    def step(t, state):
+        old_cell, old_hidden, outputs, kept = state
+        z = _at(gates, t).astype(jnp.float32) + _product(old_hidden, recurrent)
+        i, j, f, o = jnp.split(z, 4, axis=-1)
         i, j, f, o = jax.nn.sigmoid(i), jnp.tanh(j), jax.nn.sigmoid(f + FORGET_BIAS), jax.nn.sigmoid(o)
-        cell = _clip(f * old_cell + i * j, cell_clip)
-        hidden = _clip(_product(o * jnp.tanh(cell), projection), projection_clip)
-        if mask is not None:
-            keep = mask[:, :, None]
-            cell, hidden = jnp.where(keep, cell, old_cell), jnp.where(keep, hidden, old_hidden)
-        return (cell, hidden), (hidden, cell, (i, j, f, o))
+        cell = _where(mask, t, _clip(f * old_cell + i * j, cell_clip), old_cell)
+        hidden = _where(mask, t, _clip(_product(o * jnp.tanh(cell), projection), projection_clip), old_hidden)
+        if keep:
+            kept = tuple(_set(leaf, t, value) for leaf, value in zip(kept, (cell, i, j, f, o)))
+        return cell, hidden, _set(outputs, t, hidden), kept
 
-    state = (cell.astype(jnp.float32), hidden.astype(jnp.float32))
-    return jax.lax.scan(step, state, (gates, mask))
+    lead = (directions, length, rows)
+    outputs = jnp.zeros((*lead, hidden.shape[-1]), jnp.float32)
+    dtypes = (jnp.float32, *[gates.dtype] * 4) if keep else ()
+    kept = tuple(jnp.zeros((*lead, cell.shape[-1]), dtype) for dtype in dtypes)
+    state = (cell.astype(jnp.float32), hidden.astype(jnp.float32), outputs, kept)
+    last_cell, last_hidden, outputs, kept = jax.lax.fori_loop(0, length, step, state)
+    return (outputs, last_cell, last_hidden), kept
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(6,))
 def _lstm(gates, recurrent, projection, cell, hidden, mask, clips):
-    (cell, hidden), (outputs, _, _) = _scan(gates, recurrent, projection, cell, hidden, mask, clips)
-    return outputs, cell, hidden
+    return _run(gates, recurrent, projection, cell, hidden, mask, clips, keep=False)[0]
 
 
 def _forward(gates, recurrent, projection, cell, hidden, mask, clips):
-    (last_cell, last_hidden), (outputs, cells, acts) = _scan(gates, recurrent, projection, cell, hidden, mask, clips)
-    dtype = gates.dtype
-    saved = tuple(act.astype(dtype) for act in acts)
-    kept = (saved, outputs, cells, recurrent, projection, cell, hidden, mask)
-    return (outputs, last_cell, last_hidden), kept
+    out, kept = _run(gates, recurrent, projection, cell, hidden, mask, clips, keep=True)
+    return out, (out[0], kept, recurrent, projection, cell, hidden, mask)
 
 
-def _backward(clips, kept, gradients):
-    acts, outputs, cells, recurrent, projection, first_cell, first_hidden, mask = kept
+def _backward(clips, residuals, gradients):
+    outputs, kept, recurrent, projection, first_cell, first_hidden, mask = residuals
+    cells, i, j, f, o = kept
     cell_clip, projection_clip = clips
     d_outputs, d_last_cell, d_last_hidden = gradients
-    dtype = acts[0].dtype
-    old_cells = jnp.concatenate([first_cell.astype(cells.dtype)[None], cells[:-1]])
-    recurrent_t = jnp.swapaxes(recurrent, 1, 2)  # transposed once: a product with a transposed factor costs double
-    projection_t = jnp.swapaxes(projection, 1, 2)
+    dtype, length = i.dtype, i.shape[1]
+    # Transposed once: in the loop, a product with a transposed factor costs double.
+    recurrent_t, projection_t = jnp.swapaxes(recurrent, 1, 2), jnp.swapaxes(projection, 1, 2)
+    old_cells = jnp.concatenate([first_cell.astype(cells.dtype)[:, None], cells[:, :-1]], axis=1)
 
-    def step(state, now):
-        d_cell, d_hidden = state
-        d_output, acts, output, cell, old_cell, mask = now
-        i, j, f, o = (act.astype(jnp.float32) for act in acts)
-        d_hidden = d_hidden + d_output
+    def step(back, state):
+        d_cell, d_hidden, d_gates, d_projected = state
+        t = length - 1 - back
+        i_t, j_t, f_t, o_t = (_at(leaf, t).astype(jnp.float32) for leaf in (i, j, f, o))
+        cell = _at(cells, t)
+        d_hidden = d_hidden + _at(d_outputs, t)
         tanh_cell = jnp.tanh(cell)
-        d_projected = d_hidden * _inside(output, projection_clip)
-        d_inner = _product(d_projected, projection_t)
-        d_new = (d_cell + d_inner * o * (1 - tanh_cell**2)) * _inside(cell, cell_clip)
-        d_gates = jnp.concatenate(
+        d_out = _where(mask, t, d_hidden * _inside(_at(outputs, t), projection_clip), 0.0)
+        d_inner = _product(d_out, projection_t)
+        d_new = _where(mask, t, (d_cell + d_inner * o_t * (1 - tanh_cell**2)) * _inside(cell, cell_clip), 0.0)
+        d_z = jnp.concatenate(
             [
-                d_new * j * i * (1 - i),
-                d_new * i * (1 - j**2),
-                d_new * old_cell * f * (1 - f),
-                d_inner * tanh_cell * o * (1 - o),
+                d_new * j_t * i_t * (1 - i_t),
+                d_new * i_t * (1 - j_t**2),
+                d_new * _at(old_cells, t) * f_t * (1 - f_t),
+                d_inner * tanh_cell * o_t * (1 - o_t),
             ],
             axis=-1,
         )
-        d_old = d_new * f
-        if mask is not None:
-            keep = mask[:, :, None]
-            d_gates, d_projected = jnp.where(keep, d_gates, 0.0), jnp.where(keep, d_projected, 0.0)
-            d_old = jnp.where(keep, d_old, d_cell)
-        d_before = _product(d_gates, recurrent_t)
-        if mask is not None:
-            d_before = jnp.where(mask[:, :, None], d_before, d_hidden)
-        return (d_old, d_before), (d_gates.astype(dtype), d_projected.astype(dtype))
+        d_cell = _where(mask, t, d_new * f_t, d_cell)
+        d_hidden = _where(mask, t, _product(d_z, recurrent_t), d_hidden)
+        return d_cell, d_hidden, _set(d_gates, t, d_z), _set(d_projected, t, d_out)
 
-    start = (d_last_cell.astype(jnp.float32), d_last_hidden.astype(jnp.float32))
-    steps = (d_outputs.astype(jnp.float32), acts, outputs, cells, old_cells, mask)
-    (d_cell, d_hidden), (d_gates, d_projected) = jax.lax.scan(step, start, steps, reverse=True)
-    old_hidden = jnp.concatenate([first_hidden.astype(outputs.dtype)[None], outputs[:-1]])
-    inner = acts[3].astype(jnp.float32) * jnp.tanh(cells)
-    d_recurrent = _outer(old_hidden.astype(recurrent.dtype), d_gates.astype(recurrent.dtype))
-    d_projection = _outer(inner.astype(projection.dtype), d_projected.astype(projection.dtype))
+    state = (
+        d_last_cell.astype(jnp.float32),
+        d_last_hidden.astype(jnp.float32),
+        jnp.zeros((*i.shape[:3], recurrent.shape[-1]), dtype),
+        jnp.zeros(outputs.shape, dtype),
+    )
+    d_cell, d_hidden, d_gates, d_projected = jax.lax.fori_loop(0, length, step, state)
+    old_hidden = jnp.concatenate([first_hidden.astype(outputs.dtype)[:, None], outputs[:, :-1]], axis=1)
+    inner = o.astype(jnp.float32) * jnp.tanh(cells)
     return (
         d_gates,
-        d_recurrent.astype(recurrent.dtype),
-        d_projection.astype(projection.dtype),
+        _outer(old_hidden.astype(dtype), d_gates).astype(recurrent.dtype),
+        _outer(inner.astype(dtype), d_projected).astype(projection.dtype),
         d_cell.astype(first_cell.dtype),
         d_hidden.astype(first_hidden.dtype),
         None,
@@ -151,8 +167,8 @@ def _backward(clips, kept, gradients):
 
 
 def _outer(left: Array, right: Array) -> Array:
-    """Sum over steps and rows of the outer products: `[T S B X], [T S B Y] -> [S X Y]`."""
-    return jnp.einsum("tsbx,tsby->sxy", left, right, preferred_element_type=jnp.float32)
+    """Sum over steps and rows of the outer products: `[S T B X], [S T B Y] -> [S X Y]`."""
+    return jax.lax.dot_general(left, right, (((1, 2), (1, 2)), ((0,), (0,))), preferred_element_type=jnp.float32)
 
 
 _lstm.defvjp(_forward, _backward)
