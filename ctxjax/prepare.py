@@ -64,7 +64,7 @@ def settings_from(argv: list[str] | None = None) -> Any:
     import dataclasses
 
     from ctxjax.config import ConfigError, did_you_mean, to_dict
-    from ctxjax.data.building import Settings
+    from ctxjax.data.preparation import Settings
 
     known = [field.name for field in dataclasses.fields(Settings)]
     values = {name: value for name, value in to_dict(config).items() if value is not None} if config else {}

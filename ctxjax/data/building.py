@@ -6,69 +6,33 @@ not depend on the number of workers. Memory is bounded by the size of a piece, a
 
 from __future__ import annotations
 
-import concurrent.futures
-import contextlib
-import dataclasses
 import errno
-import fcntl
 import functools
 import json
 import math
-import multiprocessing
 import os
 import pathlib
 import shutil
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ctxjax.config import ConfigError, fingerprint
-from ctxjax.data import cleaning, corpus, piecework, reading, tfds_text
+from ctxjax.config import ConfigError
+from ctxjax.data import cleaning, corpus, piecework, preparation, reading, tfds_text
 from ctxjax.data.arrays import replace
+from ctxjax.data.preparation import Settings
+from ctxjax.data.workers import Pool
 from ctxjax.text import open_tokenizer
 from ctxjax.text.tokenizer import SETTINGS, Tokenizer
 
-WORK = ".prepare"
 SHARD_BYTES = 1 << 25
 COUNTED_WORDS = 1 << 19  # distinct words kept while counting, or four times the vocabulary
-SIZES = {"wordpiece": 30522, "words": 793471}  # of the published vocabularies
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What is prepared how; the fields are the flags of the program."""
-
-    input: tuple[str, ...]
-    output: str
-    format: str = "auto"
-    field: str = "text"
-    tokenizer: str | None = None
-    vocab: str | None = None
-    vocab_size: int | None = None
-    min_count: int = 1
-    lowercase: bool | None = None
-    word_split: str | None = None
-    heldout: float = 0.02
-    workers: int | None = None
-
-    def __post_init__(self) -> None:
-        if not self.input:
-            raise ConfigError("--input names no file")
-        if not self.output:
-            raise ConfigError("--output names no folder")
-        if self.format not in reading.FORMATS:
-            raise ConfigError(f"--format {self.format} is none of {', '.join(reading.FORMATS)}")
-        if self.tokenizer not in (None, *SIZES):
-            raise ConfigError(f"--tokenizer {self.tokenizer} is none of {', '.join(SIZES)}")
-        if self.vocab and self.vocab_size:
-            raise ConfigError("--vocab gives the vocabulary, so --vocab_size has nothing to say; leave one of them out")
-        if not 0 <= self.heldout < 1:
-            raise ConfigError(f"--heldout {self.heldout} is not a share of the documents between 0 and 1")
-        if self.workers is not None and self.workers < 1:
-            raise ConfigError(f"--workers {self.workers} is less than 1")
+class NothingUsableError(ConfigError):
+    """Inputs of which nothing is left."""
 
 
 def prepare(settings: Settings) -> dict[str, Any]:
@@ -78,131 +42,30 @@ def prepare(settings: Settings) -> dict[str, Any]:
       ConfigError: inputs that are missing, broken or hold nothing usable, a folder in use for something else, no room.
     """
     output = pathlib.Path(settings.output)
-    given = _given_tokenizer(settings)
-    inputs = _inputs(settings)
-    plan = _plan(settings, inputs, given)
-    work = output / WORK
+    given = preparation.given_tokenizer(settings)
+    inputs = preparation.find_inputs(settings)
+    plan = preparation.make_plan(settings, inputs, given)
+    work = output / preparation.WORK
     try:
-        work.mkdir(parents=True, exist_ok=True)
-        with _lock(output, work):
-            manifest = _finished(output, plan)
-            if manifest is None:
-                _start_or_continue(output, work, plan)
-                with _Pool(settings.workers or len(os.sched_getaffinity(0))) as pool:
+        manifest = preparation.finished(output, plan)
+        if manifest is None:
+            work.mkdir(parents=True, exist_ok=True)
+            with preparation.lock(output, work):
+                if preparation.start_or_continue(output, work, plan):
+                    _say(f"going on with the unfinished corpus in {output}")
+                with Pool(settings.workers or len(os.sched_getaffinity(0))) as pool:
                     manifest = _build(settings, inputs, plan, given, work, pool)
-            shutil.rmtree(work)
-            return manifest
+        shutil.rmtree(work, ignore_errors=True)
+        return manifest
+    except NothingUsableError:
+        shutil.rmtree(work, ignore_errors=True)
+        if not any(output.iterdir()):
+            output.rmdir()
+        raise
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+        if error.errno not in _NO_ROOM:
             raise
         raise ConfigError(f"cannot write under {output} ({error.strerror}); the same command continues") from None
-
-
-def _given_tokenizer(settings: Settings) -> Tokenizer | None:
-    if not settings.vocab:
-        return None
-    options: dict[str, Any] = {} if settings.lowercase is None else {"lowercase": settings.lowercase}
-    if settings.word_split is not None:
-        options["split"] = settings.word_split
-    tokenizer = open_tokenizer(settings.vocab, **options)
-    if settings.tokenizer not in (None, tokenizer.kind):
-        raise ConfigError(f"--vocab {settings.vocab} is of kind {tokenizer.kind}, not {settings.tokenizer}")
-    return tokenizer
-
-
-def _inputs(settings: Settings) -> list[reading.Input]:
-    names = [item for item in settings.input if item.startswith(tfds_text.PREFIX)]
-    files = [item for item in settings.input if item not in names]
-    found = reading.describe(reading.find_files(files), settings.format) if files else []
-    output = pathlib.Path(settings.output).resolve()
-    for item in found:
-        if output in pathlib.Path(item.path).resolve().parents:
-            raise ConfigError(f"input {item.path} lies in the output folder; choose another --output")
-    return found + [tfds_text.describe(name, settings.field) for name in names]
-
-
-def _plan(settings: Settings, inputs: Sequence[reading.Input], given: Tokenizer | None) -> dict[str, Any]:
-    """What decides the content of the corpus: options and digests, no paths and no number of workers."""
-    if given is not None:
-        vocabulary: dict[str, Any] = {"vocab": given.digest()}
-    else:
-        kind = settings.tokenizer or "wordpiece"
-        vocabulary = {
-            "tokenizer": kind,
-            "vocab_size": settings.vocab_size or SIZES[kind],
-            "lowercase": settings.lowercase if settings.lowercase is not None else kind == "wordpiece",
-        }
-        if kind == "words":
-            vocabulary |= {"min_count": settings.min_count, "word_split": settings.word_split or "rules"}
-    formats = {item.format for item in inputs}
-    field = settings.field if formats - {"sentences", "documents"} else None  # plain text has no fields
-    return {
-        "settings": vocabulary | {"heldout": settings.heldout, "field": field},
-        "inputs": {
-            "number": len(inputs),
-            "bytes": sum(item.size for item in inputs),
-            "formats": sorted(formats),
-            "digest": fingerprint([(item.digest, item.format) for item in inputs]),
-        },
-    }
-
-
-def _difference(found: dict[str, Any], plan: dict[str, Any]) -> str | None:
-    """What another plan has otherwise, by the name of the flag."""
-    before, now = found["inputs"], plan["inputs"]
-    if before["formats"] != now["formats"]:
-        return f"--format {', '.join(before['formats'])}, not {', '.join(now['formats'])}"
-    settings, wanted = found["settings"], plan["settings"]
-    for name in [*wanted, *settings]:
-        if settings.get(name) != wanted.get(name):
-            return f"--{name} {settings.get(name)}, not {wanted.get(name)}"
-    return "other --input files or contents" if before != now else None
-
-
-def _finished(output: pathlib.Path, plan: dict[str, Any]) -> dict[str, Any] | None:
-    if not (output / corpus.MANIFEST).exists():
-        return None
-    manifest = corpus.read_manifest(output)
-    if not {"settings", "inputs"} <= set(manifest):
-        raise ConfigError(f"corpus {output} was made by something else; choose another --output or delete it")
-    difference = _difference(manifest, plan)
-    if difference:
-        raise ConfigError(f"corpus {output} was prepared with {difference}; choose another --output or delete it")
-    return manifest
-
-
-def _start_or_continue(output: pathlib.Path, work: pathlib.Path, plan: dict[str, Any]) -> None:
-    path = work / "plan.json"
-    cuts = [reading.PIECE_BYTES, reading.DOCUMENT_BYTES, reading.LINE_BYTES]
-    if path.exists():
-        found = json.loads(path.read_text())
-        difference = _difference(found, plan)
-        if not difference and found["cuts"] != cuts:
-            difference = "another version of ctxjax"
-        if difference:
-            raise ConfigError(
-                f"{output} holds an unfinished corpus with {difference}; "
-                f"give the same options to go on, or choose another --output, or delete {output}"
-            )
-        for part in output.rglob(".*.part"):  # files that a kill cut short
-            part.unlink(missing_ok=True)
-        _say(f"going on with the unfinished corpus in {output}")
-        return
-    if any(output.glob("*.array_record")):
-        raise ConfigError(f"{output} holds shards of something else; choose another --output")
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(plan | {"cuts": cuts}))
-    replace(part, path)
-
-
-@contextlib.contextmanager
-def _lock(output: pathlib.Path, work: pathlib.Path) -> Iterator[None]:
-    with open(work / "lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"another process is preparing {output}; wait for it, or stop it") from None
-        yield
 
 
 def _build(
@@ -211,7 +74,7 @@ def _build(
     plan: dict[str, Any],
     given: Tokenizer | None,
     work: pathlib.Path,
-    pool: _Pool,
+    pool: Pool,
 ) -> dict[str, Any]:
     tokenizer, folder = _tokenizer(settings, inputs, plan["settings"], given, work, pool)
     counts: dict[str, int] = {}
@@ -261,7 +124,7 @@ def _tokenizer(
     plan: dict[str, Any],
     given: Tokenizer | None,
     work: pathlib.Path,
-    pool: _Pool,
+    pool: Pool,
 ) -> tuple[Tokenizer, pathlib.Path]:
     """The tokenizer and the folder that workers open it from; learned unless it is given."""
     folder = work / "tokenizer"
@@ -279,7 +142,7 @@ def _learn(
     plan: dict[str, Any],
     heldout: float,
     work: pathlib.Path,
-    pool: _Pool,
+    pool: Pool,
 ) -> Tokenizer:
     """A vocabulary of the training documents."""
     from ctxjax.text import learning, words
@@ -318,12 +181,12 @@ def _learn(
     return made
 
 
-def _nothing(counts: dict[str, int], fields: set[str], field: str) -> ConfigError:
+def _nothing(counts: dict[str, int], fields: set[str], field: str) -> NothingUsableError:
     reasons = ", ".join(f"{counts[reason]} {reason}" for reason in cleaning.DROPPED if counts.get(reason))
     hint = ""
     if fields and counts.get(cleaning.NO_FIELD):
         hint = f"; --field {field} is none of the fields that were seen: {', '.join(sorted(fields))}"
-    return ConfigError(f"nothing usable is left of the inputs ({reasons or 'no words'}){hint}")
+    return NothingUsableError(f"nothing usable is left of the inputs ({reasons or 'no words'}){hint}")
 
 
 def _layout(reports: Sequence[dict[str, Any]], heldout: float) -> dict[str, list[tuple[str, int, int]]]:
@@ -347,7 +210,7 @@ def _layout(reports: Sequence[dict[str, Any]], heldout: float) -> dict[str, list
 def _each_piece(
     inputs: Sequence[reading.Input],
     field: str,
-    pool: _Pool,
+    pool: Pool,
     title: str,
     folder: pathlib.Path,
     counts: dict[str, int],
@@ -425,66 +288,3 @@ def _bar(total: int, title: str, unit: str) -> Any:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-class _Pool:
-    """Worker processes with few tasks waiting; with one worker everything happens here."""
-
-    def __init__(self, workers: int):
-        self.workers = workers
-        self._waiting: dict[concurrent.futures.Future[Any], Callable[[Any], None]] = {}
-        self._executor: concurrent.futures.ProcessPoolExecutor | None = None
-
-    def __enter__(self) -> _Pool:
-        if self.workers > 1:
-            self._executor = concurrent.futures.ProcessPoolExecutor(
-                self.workers, multiprocessing.get_context("spawn"), _start_worker, (os.getpid(),)
-            )
-        return self
-
-    def __exit__(self, kind: Any, *_: object) -> None:
-        if self._executor is not None:
-            self._executor.shutdown(wait=True, cancel_futures=kind is not None)
-
-    def submit(self, task: Callable[..., Any], arguments: tuple[Any, ...], done: Callable[[Any], None]) -> None:
-        """Run a task; `done` gets its result, in this process, some time before `drain` returns."""
-        if self._executor is None:
-            done(task(*arguments))
-            return
-        try:
-            self._waiting[self._executor.submit(task, *arguments)] = done
-        except concurrent.futures.process.BrokenProcessPool:
-            raise self._died() from None
-        if len(self._waiting) >= 2 * self.workers:
-            self._collect(concurrent.futures.FIRST_COMPLETED)
-
-    def drain(self) -> None:
-        """Wait for all tasks."""
-        self._collect(concurrent.futures.ALL_COMPLETED)
-
-    def _collect(self, until: str) -> None:
-        finished, _ = concurrent.futures.wait(self._waiting, return_when=until)
-        for future in finished:
-            done = self._waiting.pop(future)
-            try:
-                done(future.result())
-            except concurrent.futures.process.BrokenProcessPool:
-                raise self._died() from None
-
-    def _died(self) -> ConfigError:
-        return ConfigError(
-            f"a worker process died, perhaps for want of memory; the same command continues, with less memory "
-            f"where --workers is below {self.workers}"
-        )
-
-
-def _start_worker(parent: int) -> None:
-    """Leave Ctrl-C to the parent, and end with it however it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

@@ -11,7 +11,7 @@ import json
 import os
 import pathlib
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,12 +24,13 @@ from ctxjax.data.arrays import replace
 from ctxjax.data.reading import DOCUMENT_BYTES, Chunk
 from ctxjax.data.shards import SECTION_TOKENS, decode_section, encode_section, write_shard
 from ctxjax.text.sentences import split_sentences
-from ctxjax.text.tokenizer import Tokenizer
+from ctxjax.text.tokenizer import Sentences, Tokenizer
 
 KEYS = 1 << 64
 _HEADER = struct.Struct("<8sIQ")  # magic, bytes of the report, documents
 _MAGIC = b"CTXPIECE"
 _TOGETHER = 1 << 18  # characters encoded at a time
+_OPEN_FILES = 128
 
 
 class Document(NamedTuple):
@@ -141,12 +142,12 @@ def encode_documents(
     counts: cleaning.Counts,
     made: list[tuple[int, bytes]],
 ) -> int:
-    """Add (key, record) of every document that has a token to `made`; one call of the tokenizer for all of them.
+    """Add (key, record) of every document that has a token to `made`.
 
     Returns:
       The number of tokens.
     """
-    encoded = tokenizer.encode_sentences([sentence for _, sentences in batch for sentence in sentences])
+    encoded = _encode_sentences([sentence for _, sentences in batch for sentence in sentences], tokenizer)
     cleaning.add(counts, cleaning.LONG_WORDS, encoded.long_words)
     unknown_at = np.cumsum(encoded.ids == tokenizer.unk_id) if encoded.unknown else None
     first = start = words = 0
@@ -162,6 +163,25 @@ def encode_documents(
         made.append((key, encode_section(0, lengths, encoded.ids[start:stop], encoded.unknown[words:upto])))
         start, words = stop, upto
     return len(encoded.ids)
+
+
+def _encode_sentences(sentences: Sequence[str], tokenizer: Tokenizer) -> Sentences:
+    """As the tokenizer's own, a quarter of a million characters at a time, so that memory does not grow with a book."""
+    found: list[Sentences] = []
+    first = size = 0
+    for last, sentence in enumerate(sentences, 1):
+        size += len(sentence)
+        if size >= _TOGETHER or last == len(sentences):
+            found.append(tokenizer.encode_sentences(sentences[first:last]))
+            first, size = last, 0
+    if len(found) == 1:
+        return found[0]
+    return Sentences(
+        np.concatenate([part.ids for part in found] or [np.zeros(0, np.int32)]),
+        np.concatenate([part.lengths for part in found] or [np.zeros(0, np.int64)]),
+        [word for part in found for word in part.unknown],
+        sum(part.long_words for part in found),
+    )
 
 
 def _cut_long(lengths: Int[np.ndarray, " s"], counts: cleaning.Counts) -> Int[np.ndarray, " _"]:
@@ -195,44 +215,70 @@ def read_report(path: pathlib.Path) -> dict[str, Any] | None:
         return None
 
 
-def read_range(path: pathlib.Path, low: int, high: int) -> list[tuple[int, bytes]]:
-    """(key, record) of the documents of a piece whose keys lie in [low, high)."""
+class _Range(NamedTuple):
+    """Where the documents of a piece lie whose keys are in a range."""
+
+    keys: UInt64[np.ndarray, " n"]
+    offsets: Int[np.ndarray, " n"]
+    sizes: Int[np.ndarray, " n"]
+
+
+def _read_range(path: pathlib.Path, low: int, high: int) -> _Range:
     with open(path, "rb") as file:
         _, report, count = _HEADER.unpack(file.read(_HEADER.size))
         file.seek(report, os.SEEK_CUR)
-        keys: UInt64[np.ndarray, " n"] = np.frombuffer(file.read(8 * count), "<u8")
+        keys = np.frombuffer(file.read(8 * count), "<u8")
         sizes = np.frombuffer(file.read(8 * count), "<u8").astype(np.int64)
-        begin = int(np.searchsorted(keys, np.uint64(low)))
-        end = count if high >= KEYS else int(np.searchsorted(keys, np.uint64(high)))
-        if begin == end:
-            return []
-        file.seek(int(sizes[:begin].sum()), os.SEEK_CUR)
-        content = file.read(int(sizes[begin:end].sum()))
-    ends = np.cumsum(sizes[begin:end])
-    starts = ends - sizes[begin:end]
-    return [(int(key), content[a:b]) for key, a, b in zip(keys[begin:end], starts.tolist(), ends.tolist())]
+        ends = file.tell() + np.cumsum(sizes)
+    begin = int(np.searchsorted(keys, np.uint64(low)))
+    end = count if high >= KEYS else int(np.searchsorted(keys, np.uint64(high)))
+    return _Range(keys[begin:end], (ends - sizes)[begin:end], sizes[begin:end])
 
 
 def write_range(pieces: Sequence[pathlib.Path], low: int, high: int, path: pathlib.Path, unk_id: int) -> int:
     """Write the shard of all documents with keys in [low, high), in order; returns how many are duplicates.
 
+    Documents are read one by one where they lie; what is held is a few numbers for each.
+
     Raises:
       ConfigError: a piece is not as it was written.
     """
-    found: list[tuple[int, bytes]] = []
-    for piece in pieces:
-        try:
-            found += read_range(piece, low, high)
-        except (OSError, struct.error, ValueError) as error:
-            raise ConfigError(f"{piece} is damaged ({error}); delete {piece.parent.parent} and run again") from None
-    found.sort()
-    write_shard(path, _records(found, unk_id))
-    return sum(found[i][0] == found[i - 1][0] for i in range(1, len(found)))
+    try:
+        found = [_read_range(piece, low, high) for piece in pieces]
+        keys = np.concatenate([part.keys for part in found])
+        owners = np.repeat(np.arange(len(found)), [len(part.keys) for part in found])
+        offsets = np.concatenate([part.offsets for part in found])
+        sizes = np.concatenate([part.sizes for part in found])
+        order = np.argsort(keys, kind="stable")  # equal keys are equal documents, so their order is of no account
+        places = zip(owners[order].tolist(), offsets[order].tolist(), sizes[order].tolist())
+        write_shard(path, _records(_fetch(pieces, places), unk_id))
+    except (struct.error, ValueError) as error:
+        where = pieces[0].parent.parent
+        raise ConfigError(f"the pieces in {where} are damaged ({error}); delete {where} and run again") from None
+    return int((np.diff(keys[order]) == 0).sum())
 
 
-def _records(found: Sequence[tuple[int, bytes]], unk_id: int) -> Iterator[bytes]:
+def _fetch(pieces: Sequence[pathlib.Path], places: Iterable[tuple[int, int, int]]) -> Iterator[bytes]:
+    """The bytes at (piece, offset, size), with a bounded number of files open."""
+    opened: dict[int, int] = {}
+    try:
+        for piece, offset, size in places:
+            if piece not in opened:
+                if len(opened) >= _OPEN_FILES:
+                    os.close(opened.pop(next(iter(opened))))
+                opened[piece] = os.open(pieces[piece], os.O_RDONLY)
+            content = os.pread(opened[piece], size, offset)
+            if len(content) != size:
+                raise ValueError(f"{pieces[piece].name} is truncated")
+            yield content
+    finally:
+        for file in opened.values():
+            os.close(file)
+
+
+def _records(found: Iterable[bytes], unk_id: int) -> Iterator[bytes]:
     """Sections of documents in order, each closed once it holds SECTION_TOKENS."""
-    for number, (_, record) in enumerate(found):
+    for number, record in enumerate(found):
         whole = decode_section(record)
         if len(whole.tokens) <= SECTION_TOKENS:
             yield encode_section(number, whole.lengths, whole.tokens, whole.unknown)

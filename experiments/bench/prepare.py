@@ -109,7 +109,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("text", nargs="?", type=pathlib.Path, help="text to measure on (default: generated)")
     parser.add_argument("--field", default="text")
     parser.add_argument("--vocab", type=pathlib.Path, help="WordPiece vocabulary (default: learned from the text)")
-    parser.add_argument("--repeats", type=int, default=3, help="how often both are measured (default 3)")
+    parser.add_argument("--repeats", type=int, default=3, help="how often both are measured (default 3; 0: memory alone)")
     parser.add_argument("--memory", type=int, nargs="*", default=[], metavar="MEGABYTES")
     parser.add_argument("--no-record", action="store_true", help="print only")
     options = parser.parse_args(argv)
@@ -147,16 +147,17 @@ def main(argv: list[str] | None = None) -> int:
             tokens, seconds, peak = prepare(path, folder / "corpus", flags)
             rates["prepare"].append(tokens / seconds)
             print(f"bare {rates['bare'][-1]:,.0f} tokens/s, prepare {rates['prepare'][-1]:,.0f} tokens/s", flush=True)
-        result["tokens"] = tokens
-        result["tokens_per_second"] = {kind: [round(rate) for rate in found] for kind, found in rates.items()}
-        result["ratio"] = round(statistics.median(rates["prepare"]) / statistics.median(rates["bare"]), 3)
+        if options.repeats:
+            result["tokens"] = tokens
+            result["tokens_per_second"] = {kind: [round(rate) for rate in found] for kind, found in rates.items()}
+            result["ratio"] = round(statistics.median(rates["prepare"]) / statistics.median(rates["bare"]), 3)
+            print(f"prepare / bare = {result['ratio']}")
         result["memory_mb"] = {}
         for size in options.memory:
             of_size(documents, size * 1_000_000, folder / "grown.jsonl")
             tokens, seconds, peak = prepare(folder / "grown.jsonl", folder / "grown", flags)
             result["memory_mb"][str(size)] = round(peak)
             print(f"{size} MB of input: {peak:.0f} MB of memory, {tokens / seconds:,.0f} tokens/s", flush=True)
-        print(f"prepare / bare = {result['ratio']}")
         if not options.no_record:
             print(records.write("bench_prepare", result))
     return 0

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ctxjax.config import ConfigError
-from ctxjax.data import building, cleaning, corpus, reading
+from ctxjax.data import building, cleaning, corpus, preparation, reading
 from ctxjax.prepare import main, settings_from
 from ctxjax.text import open_tokenizer
 from ctxjax.text.sentences import split_sentences
@@ -227,7 +227,7 @@ def test_other_input_is_refused(text, whole, tmp_path):
 
 def test_two_at_once_are_refused(text, tmp_path):
     (tmp_path / ".prepare").mkdir()
-    with building._lock(tmp_path, tmp_path / ".prepare"):
+    with preparation.lock(tmp_path, tmp_path / ".prepare"):
         with pytest.raises(ConfigError, match="another process is preparing"):
             run(text, tmp_path)
 
@@ -355,6 +355,7 @@ def test_nothing_left_is_one_clear_sentence(tmp_path, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         run(tmp_path / name, tmp_path / "out", options=["--vocab_size", "300"])
+    assert not (tmp_path / "out").exists()  # so that the mended input is not refused as another
 
 
 def test_mistakes_are_one_line_and_exit_2(tmp_path):

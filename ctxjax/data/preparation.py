@@ -1,0 +1,186 @@
+"""What is prepared how: the settings, what they come to, and whether a folder holds the same thing already."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ctxjax.config import ConfigError, fingerprint
+from ctxjax.data import corpus, reading, tfds_text
+from ctxjax.data.arrays import replace
+from ctxjax.text import open_tokenizer
+from ctxjax.text.tokenizer import Tokenizer
+
+WORK = ".prepare"
+SIZES = {"wordpiece": 30522, "words": 793471}  # of the published vocabularies
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is prepared how; the fields are the flags of the program."""
+
+    input: tuple[str, ...]
+    output: str
+    format: str = "auto"
+    field: str = "text"
+    tokenizer: str | None = None
+    vocab: str | None = None
+    vocab_size: int | None = None
+    min_count: int = 1
+    lowercase: bool | None = None
+    word_split: str | None = None
+    heldout: float = 0.02
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.input:
+            raise ConfigError("--input names no file")
+        if not self.output:
+            raise ConfigError("--output names no folder")
+        if self.format not in reading.FORMATS:
+            raise ConfigError(f"--format {self.format} is none of {', '.join(reading.FORMATS)}")
+        if self.tokenizer not in (None, *SIZES):
+            raise ConfigError(f"--tokenizer {self.tokenizer} is none of {', '.join(SIZES)}")
+        if self.vocab and self.vocab_size:
+            raise ConfigError("--vocab gives the vocabulary, so --vocab_size has nothing to say; leave one of them out")
+        if not 0 <= self.heldout < 1:
+            raise ConfigError(f"--heldout {self.heldout} is not a share of the documents between 0 and 1")
+        if self.workers is not None and self.workers < 1:
+            raise ConfigError(f"--workers {self.workers} is less than 1")
+
+
+def given_tokenizer(settings: Settings) -> Tokenizer | None:
+    """The tokenizer that `--vocab` names, if it does.
+
+    Raises:
+      ConfigError: it is no vocabulary, or one of another kind.
+    """
+    if not settings.vocab:
+        return None
+    options: dict[str, Any] = {} if settings.lowercase is None else {"lowercase": settings.lowercase}
+    if settings.word_split is not None:
+        options["split"] = settings.word_split
+    tokenizer = open_tokenizer(settings.vocab, **options)
+    if settings.tokenizer not in (None, tokenizer.kind):
+        raise ConfigError(f"--vocab {settings.vocab} is of kind {tokenizer.kind}, not {settings.tokenizer}")
+    return tokenizer
+
+
+def find_inputs(settings: Settings) -> list[reading.Input]:
+    """Every source of text with its format and digest.
+
+    Raises:
+      ConfigError: an input that is missing, cannot be read, or lies in the output folder.
+    """
+    names = [item for item in settings.input if item.startswith(tfds_text.PREFIX)]
+    files = [item for item in settings.input if item not in names]
+    found = reading.describe(reading.find_files(files), settings.format) if files else []
+    output = pathlib.Path(settings.output).resolve()
+    for item in found:
+        if output in pathlib.Path(item.path).resolve().parents:
+            raise ConfigError(f"input {item.path} lies in the output folder; choose another --output")
+    return found + [tfds_text.describe(name, settings.field) for name in names]
+
+
+def make_plan(settings: Settings, inputs: Sequence[reading.Input], given: Tokenizer | None) -> dict[str, Any]:
+    """What decides the content of the corpus: options and digests, no paths and no number of workers."""
+    if given is not None:
+        vocabulary: dict[str, Any] = {"vocab": given.digest()}
+    else:
+        kind = settings.tokenizer or "wordpiece"
+        vocabulary = {
+            "tokenizer": kind,
+            "vocab_size": settings.vocab_size or SIZES[kind],
+            "lowercase": settings.lowercase if settings.lowercase is not None else kind == "wordpiece",
+        }
+        if kind == "words":
+            vocabulary |= {"min_count": settings.min_count, "word_split": settings.word_split or "rules"}
+    formats = {item.format for item in inputs}
+    field = settings.field if formats - {"sentences", "documents"} else None  # plain text has no fields
+    return {
+        "settings": vocabulary | {"heldout": settings.heldout, "field": field},
+        "inputs": {
+            "number": len(inputs),
+            "bytes": sum(item.size for item in inputs),
+            "formats": sorted(formats),
+            "digest": fingerprint([(item.digest, item.format) for item in inputs]),
+        },
+    }
+
+
+def _difference(found: dict[str, Any], plan: dict[str, Any]) -> str | None:
+    """What another plan has otherwise, by the name of the flag."""
+    before, now = found["inputs"], plan["inputs"]
+    if before["formats"] != now["formats"]:
+        return f"--format {', '.join(before['formats'])}, not {', '.join(now['formats'])}"
+    settings, wanted = found["settings"], plan["settings"]
+    for name in [*wanted, *settings]:
+        if settings.get(name) != wanted.get(name):
+            return f"--{name} {settings.get(name)}, not {wanted.get(name)}"
+    return "other --input files or contents" if before != now else None
+
+
+def finished(output: pathlib.Path, plan: dict[str, Any]) -> dict[str, Any] | None:
+    """The manifest of the corpus in a folder, if there is one.
+
+    Raises:
+      ConfigError: it was prepared from something else, or otherwise.
+    """
+    if not (output / corpus.MANIFEST).exists():
+        return None
+    manifest = corpus.read_manifest(output)
+    if not {"settings", "inputs"} <= set(manifest):
+        raise ConfigError(f"corpus {output} was made by something else; choose another --output or delete it")
+    difference = _difference(manifest, plan)
+    if difference:
+        raise ConfigError(f"corpus {output} was prepared with {difference}; choose another --output or delete it")
+    return manifest
+
+
+def start_or_continue(output: pathlib.Path, work: pathlib.Path, plan: dict[str, Any]) -> bool:
+    """Whether there is unfinished work of the same plan to go on with; clears what a kill cut short.
+
+    Raises:
+      ConfigError: the folder holds something else.
+    """
+    path = work / "plan.json"
+    cuts = [reading.PIECE_BYTES, reading.DOCUMENT_BYTES, reading.LINE_BYTES]
+    if path.exists():
+        found = json.loads(path.read_text())
+        difference = _difference(found, plan)
+        if not difference and found["cuts"] != cuts:
+            difference = "another version of ctxjax"
+        if difference:
+            raise ConfigError(
+                f"{output} holds an unfinished corpus with {difference}; "
+                f"give the same options to go on, or choose another --output, or delete {output}"
+            )
+        for part in output.rglob(".*.part"):  # files that a kill cut short
+            part.unlink(missing_ok=True)
+        return True
+    if any(output.glob("*.array_record")):
+        raise ConfigError(f"{output} holds shards of something else; choose another --output")
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(plan | {"cuts": cuts}))
+    replace(part, path)
+    return False
+
+
+@contextlib.contextmanager
+def lock(output: pathlib.Path, work: pathlib.Path) -> Iterator[None]:
+    """Be the only process that prepares this folder.
+
+    Raises:
+      ConfigError: there is another.
+    """
+    with open(work / "lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"another process is preparing {output}; wait for it, or stop it") from None
+        yield
