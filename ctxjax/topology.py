@@ -121,13 +121,14 @@ def compile_step(run: Any, mesh: Any, abstract: Any) -> Compiled:
             raise
         return Compiled(refused=" ".join(str(error).split())[:300])
     memory = compiled.memory_analysis()
+    assert memory is not None
     return Compiled(
         memory.argument_size_in_bytes,
         memory.output_size_in_bytes,
         memory.alias_size_in_bytes,
         memory.temp_size_in_bytes,
         memory.generated_code_size_in_bytes,
-        collectives(compiled.as_text()),
+        collectives(compiled.as_text() or ""),
     )
 
 
