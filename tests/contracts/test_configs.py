@@ -11,10 +11,12 @@ import pytest
 from ctxjax import config as configs
 from ctxjax import loop, metrics, plan, rngs, tree
 from ctxjax import run as runs
-from ctxjax.config import ConfigError
+from ctxjax.config import ConfigError, Duration
 from ctxjax.data import pipeline
+from ctxjax.schedules import make_schedule
 from ctxjax.step import make_train_step
 
+BERT = "experiments/bert/pretrain.py"
 FOLDER = pathlib.Path("experiments")
 FILES = sorted(str(path) for path in FOLDER.glob("*/*.py") if "def get_config(" in path.read_text())
 PARAMETERS = {  # the published counts, with all heads
@@ -135,3 +137,19 @@ def test_smoke_trains_to_its_end(spec, tmp_path):
     losses = [line["loss"] for line in lines if "loss" in line]
     assert losses[-1] < losses[0]
     assert json.loads((tmp_path / "record.json").read_text())["steps"] == 20
+
+
+def test_phases_of_bert_are_one_published_schedule():
+    """900,000 steps and 100,000 more, which go on where the first phase's count of updates ended."""
+    first, second = (
+        make_schedule(
+            int(Duration.parse(config.total, "total").amount), config.optim.lr, **config.optim.schedule.to_dict()
+        )
+        for config in (configs.load(f"{BERT}:size=large,phase={phase}") for phase in (1, 2))
+    )
+    for step, rate in ((0, 0.0), (5_000, 5e-5), (10_000, 0.99e-4), (900_000, 1e-5), (950_000, 5e-6), (1_000_000, 0.0)):
+        assert float(first(step)) == float(second(step)) == pytest.approx(rate, rel=1e-4, abs=1e-12)
+    config = configs.load(f"{BERT}:size=large,phase=2")
+    assert config.init_from.optimizer and config.init_from.path == "runs/bert-large-phase1"
+    assert (config.source.length, config.total) == (512, "100000 steps")
+    assert configs.load(f"{BERT}:size=large").total == "900000 steps"
