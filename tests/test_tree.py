@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctxjax import tree
@@ -29,6 +29,7 @@ def test_path_names_of_every_kind_of_key():
     assert flat == {"a/0/first": 1, "a/0/second/b": 2}
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.dictionaries(names, nested, min_size=1))
 def test_unflatten_inverts_flatten(value):
     back = tree.unflatten(tree.flatten(value))

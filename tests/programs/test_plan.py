@@ -51,7 +51,8 @@ def forward_of(name, **wider):
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_flops_against_an_unrolled_compile(name, monkeypatch):
     """The compiler counts the body of a scan once, so scans are unrolled; it counts all operations, we the products."""
-    monkeypatch.setattr(jax.lax, "scan", functools.partial(jax.lax.scan, unroll=True))
+    for loop in ("scan", "fori_loop"):
+        monkeypatch.setattr(jax.lax, loop, functools.partial(getattr(jax.lax, loop), unroll=True))
     kind = importlib.import_module(f"ctxjax.objectives.{name}").example()[0].__class__.__module__.rpartition(".")[2]
     forward, params, ours = forward_of(name, **WIDER[kind])
     counted = jax.jit(forward).lower(params).compile().cost_analysis()["flops"]
