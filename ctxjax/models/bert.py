@@ -1,6 +1,7 @@
 """BERT, the masked bidirectional Transformer encoder, as published: post-LayerNorm, learned positions, tied MLM head.
 
-Reference: Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transformers"; google-research/bert modeling.py.
+Reference: Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding";
+google-research/bert modeling.py.
 The paper's names: L = depth, H = width, A = num_heads.
 """
 
@@ -210,8 +211,8 @@ class Model(nn.Module):
         """Encode `tokens [B T]`; `segment_ids`, `positions`, `mask` and `cls_positions` are optional.
 
         Returns:
-          hidden: depth + 1 arrays `[B T D]`, the embedding first. pooled: `[B S D]`, tanh of a dense layer of the hidden
-          state at `cls_positions` (the first token where they are absent).
+          hidden: depth + 1 arrays `[B T D]`, the embedding first. pooled: `[B S D]`, tanh of a dense layer of the last
+          hidden state at `cls_positions` (the first token where they are absent).
         """
         length = inputs["tokens"].shape[1]
         if length > self.max_len:

@@ -340,7 +340,7 @@ class Model(nn.Module):
         return {"cell": jnp.zeros((*lead, self.width)), "hidden": jnp.zeros((*lead, self.projection))}
 
     def flops(self, shapes: Mapping[str, tuple[int, ...]]) -> float:
-        """Forward FLOPs, products alone, every position through the characters: savings on repeats are not taken off."""
+        """Forward FLOPs, products alone, every position through the characters (repeats too)."""
         lead = shapes["chars"][:-1] if self.token == "chars" else shapes["tokens"]
         words = math.prod(lead)
         steps = words if len(lead) == 3 else words * DIRECTIONS

@@ -1,10 +1,10 @@
 """The work of the character encoder, for the first `counts` words of each group alone, with its derivatives by hand.
 
-How many words of a batch are distinct, and how long they are, is known on the device only, and shapes are static. So the
-convolution is a loop over chunks of words that stops at the count, and within a chunk over blocks of positions that
+How many words of a batch are distinct, and how long they are, is known on the device only, and shapes are static. So
+the convolution is a loop over chunks of words that stops at the count, and within a chunk over blocks of positions that
 stops at its longest word; the dense layers run on the smallest of a few numbers of rows, chosen by `switch`. Nothing is
-done for the rest, forward or backward. All of it is exact: windows that lie wholly in a word's padding are all alike, so
-one of them stands for all in the maximum.
+done for the rest, forward or backward. All of it is exact: windows that lie wholly in a word's padding are all alike,
+so one of them stands for all in the maximum.
 """
 
 from __future__ import annotations

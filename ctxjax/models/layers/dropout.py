@@ -1,7 +1,8 @@
 """Dropout whose mask is a hash of (key, row, place in the row): cheap, never stored, the same on any mesh.
 
 A counter-based cipher such as threefry costs 6 ns an element on two CPU cores, more than the layers around it. Dropout
-needs no cipher: three rounds of a 32-bit integer finaliser, each keyed anew, fuse into the multiplication (0.2 ns). The backward pass computes the mask again instead of keeping it.
+needs no cipher: three rounds of a 32-bit integer finaliser, each keyed anew, fuse into the multiplication (0.2 ns). The
+backward pass computes the mask again instead of keeping it.
 """
 
 from __future__ import annotations
