@@ -26,7 +26,7 @@ from ctxjax.text.tokenizer import Encoding, Sentences, digest_of, make_encoding,
 SPECIALS = ("<S>", "</S>", "<UNK>")
 SPLITS = ("rules", "whitespace")
 _BREAK = "\n"
-_ABBREVIATIONS = "Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|Messrs|Gen|Col|Lt|Capt|Sgt|Rev|Hon|Gov|Sen|Rep|Inc|Ltd|Co|Corp|vs|etc|No"
+_ABBREVIATIONS = "Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|Messrs|Gen|Col|Lt|Capt|Sgt|Rev|Hon|Gov|Sen|Rep|Inc|Ltd|Co|Corp|vs|etc"
 _CLITICS = "s|S|m|M|d|D|re|RE|ve|VE|ll|LL"
 
 

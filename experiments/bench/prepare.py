@@ -109,7 +109,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("text", nargs="?", type=pathlib.Path, help="text to measure on (default: generated)")
     parser.add_argument("--field", default="text")
     parser.add_argument("--vocab", type=pathlib.Path, help="WordPiece vocabulary (default: learned from the text)")
-    parser.add_argument("--repeats", type=int, default=3, help="how often both are measured (default 3; 0: memory alone)")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="how often both are measured (default 3; 0: memory alone)"
+    )
     parser.add_argument("--memory", type=int, nargs="*", default=[], metavar="MEGABYTES")
     parser.add_argument("--no-record", action="store_true", help="print only")
     options = parser.parse_args(argv)
@@ -138,6 +140,7 @@ def main(argv: list[str] | None = None) -> int:
             result["with a vocabulary to learn"] = {"tokens": tokens, "seconds": round(seconds, 2)}
         tokenizer = open_tokenizer(vocab.parent if options.vocab is None else vocab)
         result["pieces"] = len(tokenizer)
+        result["load_average_before"] = round(os.getloadavg()[0], 1)  # above the number of cores: others ran too
         flags += ["--vocab", str(vocab)]
         paragraphs = [line for document in documents for line in document.split("\n") if line]
         rates: dict[str, list[float]] = {"bare": [], "prepare": []}
