@@ -57,10 +57,12 @@ def main(argv: list[str] | None = None) -> int:
 def bert_results(folder: pathlib.Path) -> dict[str, Any]:
     """Masked LM on held-out articles beside unigram and bigram guesses at the same kind of tokens."""
     last, curve = read_metrics(folder / "bert")
-    counts, held_out = Bigram(Corpus(folder / "pieces")), Corpus(folder / "pieces", split="heldout")
+    train, held_out = Corpus(folder / "pieces"), Corpus(folder / "pieces", split="heldout")
+    counts = Bigram(train)
     unigram, bigram = counts.unigram(held_out, ends=False), counts.bigram(held_out, ends=False)
     return {
         "curve": curve,
+        "articles": (train.num_documents, held_out.num_documents),
         "steps": last["step"],
         "tokens": last["tokens"],
         "model": {"nll": last["heldout/mlm"], "accuracy": last["heldout/mlm_accuracy"]},
@@ -216,8 +218,8 @@ def page(
 table{{border-collapse:collapse}}td,th{{padding:.2rem .8rem;border-bottom:1px solid #ddd;text-align:left}}
 td{{text-align:right}}img{{max-width:100%}}small{{color:#777}}mark{{background:#fe9}}</style>
 <h1>A BERT and an ELMo, pretrained here</h1>
-<p>106 articles of English Wikipedia; one in sixteen is held out, and all figures are on those. ELMo read
-{elmo["tokens"] / 1e6:.2f} million words in {elmo["steps"]} steps, both directions counted, BERT
+<p>{sum(bert["articles"])} articles of English Wikipedia; {bert["articles"][1]} are held out and give all figures.
+ELMo read {elmo["tokens"] / 1e6:.2f} million words in each direction in {elmo["steps"]} steps, BERT
 {bert["tokens"] / 1e6:.2f} million word pieces in {bert["steps"]} steps.</p>
 <table>{table}</table>
 <p>A masked language model learns slowly: it is graded on 15 % of the positions, and for its first millions of tokens it
