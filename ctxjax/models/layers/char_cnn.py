@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 
 CHUNK = 128  # words of a group in one turn of the loop
 BLOCK = 6  # positions in one turn of the loop within
-SIZES = (2, 4, 5, 6, 7, 8, 9, 10, 12, 16)  # the dense layers are compiled for these sixteenths of all rows
+SIZES = (3, 5, 6, 7, 8, 9, 11, 16)  # the dense layers are compiled for these sixteenths of all rows
 
 
 @jax.custom_vjp
@@ -57,10 +57,10 @@ def convolve(
 
 
 def _chunks(rows: tuple[Array, ...]) -> tuple[tuple[Array, ...], int]:
-    """Fill `[G N ...]` up to whole chunks by repeating the last row; the size of a chunk."""
+    """Fill `[G N ...]` up to whole chunks with zeros: an empty word, and no gradient; the size of a chunk."""
     size = min(CHUNK, rows[0].shape[1])
     extra = -rows[0].shape[1] % size
-    fill = lambda leaf: jnp.pad(leaf, ((0, 0), (0, extra)) + ((0, 0),) * (leaf.ndim - 2), mode="edge")
+    fill = lambda leaf: jnp.pad(leaf, ((0, 0), (0, extra)) + ((0, 0),) * (leaf.ndim - 2))
     return tuple(fill(leaf) for leaf in rows), size
 
 

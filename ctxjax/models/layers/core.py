@@ -6,6 +6,7 @@ while the parameters stay apart.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -20,6 +21,12 @@ def truncated_normal(stddev: float) -> jax.nn.initializers.Initializer:
     What comes out has a deviation of 0.880 * stddev.
     """
     return jax.nn.initializers.truncated_normal(stddev, lower=-2.0, upper=2.0)
+
+
+def glorot(fan_in: int, fan_out: int) -> jax.nn.initializers.Initializer:
+    """TensorFlow's default: U(-a, a), a = sqrt(6 / (in + out)), with the two sizes given, not read off the shape."""
+    limit = math.sqrt(6.0 / (fan_in + fan_out))
+    return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
 class Dense(nn.Module):

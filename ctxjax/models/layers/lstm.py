@@ -4,8 +4,8 @@
     output h' = clip((sigmoid(o) tanh(c')) P)
 
 The published directions are two independent LSTMs of one shape, so they are the leading axis of one loop. What does
-not depend on the state stays out of it: `x W + b` before, and after the backward loop the gradients of R and P, each one
-product over all steps in place of a rank-B update a step.
+not depend on the state stays out of it: `x W + b` before, and after the backward loop the gradients of R and P, each
+one product over all steps in place of a rank-B update a step.
 
 Reference: Sak et al. 2014, "Long Short-Term Memory Recurrent Neural Network Architectures for Large Scale Acoustic
 Modeling"; Peters et al. 2018; `tf.nn.rnn_cell.LSTMCell(num_proj, cell_clip, proj_clip)` as bilm-tf calls it.
