@@ -88,9 +88,11 @@ def read_records(folder: pathlib.Path) -> list[dict[str, Any]]:
     for path in sorted(folder.glob("*.json")):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            record["date"], record["name"], record["hardware"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{path} is not a run record ({error!r}); remove it or write it again") from None
+        except ValueError as error:
+            raise ConfigError(f"{path} is not JSON ({error}); remove it or write it again") from None
+        missing = {"date", "name", "hardware"} - set(record)
+        if missing:
+            raise ConfigError(f"{path} is not a run record: it has no {', '.join(sorted(missing))}; remove it")
         found.append(record | {"file": path.name})
     return sorted(found, key=lambda record: (record["name"], record["date"]))
 

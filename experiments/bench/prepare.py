@@ -104,6 +104,24 @@ def of_size(documents: list[str], size: int, path: pathlib.Path) -> None:
                 return
 
 
+def figures(result: dict) -> dict:
+    """What the ledger shows of a record."""
+    shown: dict = {}
+    text = (
+        f"{result['text']}, load {result['load_average_before']} before"
+        if "load_average_before" in result
+        else result["text"]
+    )
+    for kind, rates in result.get("tokens_per_second", {}).items():
+        spread = {"median": statistics.median(rates), "low": min(rates), "high": max(rates), "unit": "tokens/s"}
+        shown[f"{kind} ({text})"] = spread
+    if "ratio" in result:
+        shown[f"prepare over the bare tokeniser ({text})"] = result["ratio"]
+    for size, peak in result["memory_mb"].items():
+        shown[f"peak memory at {size} MB of {result['text']}"] = f"{peak} MB"
+    return shown
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text", nargs="?", type=pathlib.Path, help="text to measure on (default: generated)")
@@ -162,7 +180,7 @@ def main(argv: list[str] | None = None) -> int:
             result["memory_mb"][str(size)] = round(peak)
             print(f"{size} MB of input: {peak:.0f} MB of memory, {tokens / seconds:,.0f} tokens/s", flush=True)
         if not options.no_record:
-            print(records.write("bench_prepare", result))
+            print(records.write("bench_prepare", result | {"figures": figures(result)}))
     return 0
 
 

@@ -318,7 +318,13 @@ def main() -> None:
     for name, value in payload.items():
         print(f"{name:24} {value}")
     if not args.no_record:
-        print(records.write(f"bench_step_{args.name}", payload))
+        shown = {
+            f"{side}, tokens/s at load {payload['load_average']:.1f}": payload[side]["tokens_per_s"] for side in sides
+        }
+        shown |= {
+            f"{name.replace('_', ' ')}": payload[name] for name in ("ratio", "fraction_of_peak") if name in payload
+        }
+        print(records.write(f"bench_step_{args.name}", payload | {"figures": shown}))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ while the parameters stay apart.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -23,7 +24,7 @@ def truncated_normal(stddev: float) -> jax.nn.initializers.Initializer:
     return jax.nn.initializers.truncated_normal(stddev, lower=-2.0, upper=2.0)
 
 
-def glorot(fan_in: int, fan_out: int) -> jax.nn.initializers.Initializer:
+def glorot(fan_in: int, fan_out: int) -> Callable[..., Array]:
     """TensorFlow's default: U(-a, a), a = sqrt(6 / (in + out)), with the two sizes given, not read off the shape."""
     limit = math.sqrt(6.0 / (fan_in + fan_out))
     return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -limit, limit)
