@@ -15,10 +15,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ctxjax import rngs
 from ctxjax.models.layers.attention import attention
 from ctxjax.models.layers.core import Dense, Embed, LayerNorm, affine
-from ctxjax.models.layers.dropout import dropout
+from ctxjax.models.layers.dropout import Stream, dropout, stream, substream
 from ctxjax.types import Carry, Inputs, Outputs
 
 
@@ -39,7 +38,7 @@ class Embeddings(nn.Module):
         self.segments = Embed(self.type_vocab_size, self.width, param_dtype=param_dtype)
         self.norm = LayerNorm(self.width, **self.kinds)
 
-    def __call__(self, inputs: Inputs, rng: Array | None) -> Float[Array, "B T D"]:
+    def __call__(self, inputs: Inputs, rng: Stream | None) -> Float[Array, "B T D"]:
         tokens = inputs["tokens"]
         x = self.tokens(tokens)
         if "positions" in inputs:
@@ -67,7 +66,7 @@ class Attention(nn.Module):
         self.out = Dense(self.width, self.width, **self.kinds)
 
     def __call__(
-        self, x: Float[Array, "B T D"], mask: Bool[Array, "B T"] | None, rng: Array | None
+        self, x: Float[Array, "B T D"], mask: Bool[Array, "B T"] | None, rng: Stream | None
     ) -> Float[Array, "B T D"]:
         parts = (self.query, self.key, self.value)
         kernel = jnp.concatenate([part.kernel for part in parts], axis=1)
@@ -119,7 +118,7 @@ class Layer(nn.Module):
         self.mlp_norm = LayerNorm(self.width, **self.kinds)
 
     def __call__(
-        self, x: Float[Array, "B T D"], mask: Bool[Array, "B T"] | None, rng: Array | None
+        self, x: Float[Array, "B T D"], mask: Bool[Array, "B T"] | None, rng: Stream | None
     ) -> Float[Array, "B T D"]:
         mixed = dropout(self.attention(x, mask, rng), self.dropout, rng, "attention_out")
         x = self.attention_norm(x + mixed)
@@ -217,12 +216,12 @@ class Model(nn.Module):
         length = inputs["tokens"].shape[1]
         if length > self.max_len:
             raise ValueError(f"{length} tokens a row are more than model.max_len={self.max_len}")
-        rng = self.make_rng("dropout") if train else None
+        rng = stream(self.make_rng("dropout")) if train else None
         x = self.embed(inputs, rng)
         hidden = [x]
         mask = inputs["mask"] if "mask" in inputs else None
         for index in range(self.depth):
-            x = getattr(self, f"layer_{index}")(x, mask, None if rng is None else rngs.named_key(rng, f"layer_{index}"))
+            x = getattr(self, f"layer_{index}")(x, mask, None if rng is None else substream(rng, f"layer_{index}"))
             hidden.append(x)
         if "cls_positions" in inputs:
             firsts = jnp.take_along_axis(x, inputs["cls_positions"][:, :, None], axis=1)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ctxjax.models.layers.core import glorot
-from ctxjax.models.layers.dropout import dropout
+from ctxjax.models.layers.dropout import dropout, stream
 from ctxjax.models.layers.encoders import CharEncoder, WordEncoder
 from ctxjax.models.layers.lstm import projected_lstm
 from ctxjax.types import Carry, Inputs, Outputs
@@ -175,7 +175,7 @@ class Model(nn.Module):
             words = jnp.stack([words, _pick(words, turned)], axis=1)
         x = words.transpose(1, 2, 0, 3)
         steps = None if mask is None else mask.T
-        rng = self.make_rng("dropout") if train else None
+        rng = stream(self.make_rng("dropout")) if train else None
         state = carry if jax.tree.leaves(carry) else self.init_carry(words.shape[0])
         cells, hiddens, layers = [], [], [x]
         for index in range(self.depth):

@@ -122,6 +122,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.log_every = "50 steps"
     config.save_every = "1000 steps"
     config.eval_every = "1000 steps"
+    if arg.size == "demo":
+        config.save_every = config.eval_every = "10 percent"
     config.keep = 3
     config.max_skipped = 10
     config.evals = dict(

@@ -15,10 +15,10 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-# Steps a minute of two 2.5 GHz cores, measured with experiments/bench/step.py: they turn minutes into a fixed number of
-# steps, so the run is the same run on every machine.
-STEPS_A_MINUTE = {"bert": 110, "elmo": 75}
-SHARE = {"bert": 0.40, "elmo": 0.40}  # of the minutes; the rest goes to preparing, evaluating and the page
+# Steps a minute of two idle 2.5 GHz cores, from whole runs: they turn minutes into a fixed number of steps, so the run
+# is the same run on every machine.
+STEPS_A_MINUTE = {"bert": 310, "elmo": 400}
+SHARE = {"bert": 0.36, "elmo": 0.42}  # of the minutes; the rest goes to preparing, evaluating and the page
 
 
 def main(argv: list[str] | None = None) -> int:

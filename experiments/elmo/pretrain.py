@@ -14,7 +14,7 @@ Arguments:
         0.2 with an accumulator that starts at 1, loss times 20, clip at 10, 3 x 128 lanes of 20 words.
     size=small      AllenNLP's small model (1024 cells, 128 projected, one highway), with a vocabulary of 50,000 and 32
         lanes, for text at hand and a machine at hand; the rest as published.
-    size=demo       256 cells, 64 projected, few character filters, a vocabulary of 10,000 with the full softmax, Adam,
+    size=demo       256 cells, 128 projected, few character filters, a vocabulary of 10,000 with the full softmax, Adam,
         for some minutes on 0.4 million words.
     smoke           2 small layers, 20 steps on generated text, in seconds.
 The corpus is $CTXJAX_DATA/prepared/words unless --config.source.corpus names another. On a TPU slice of 256 chips,
@@ -31,7 +31,7 @@ FILTERS = ((1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024))
 FEW = ((1, 16), (2, 16), (3, 32), (4, 64))
 # vocabulary, cells, projection, filters, highways, negatives, lanes
 SIZES = {
-    "demo": (10_000, 256, 64, FEW, 1, 0, 32),
+    "demo": (10_000, 256, 128, FEW, 1, 0, 32),
     "small": (50_000, 1024, 128, FILTERS, 1, 8192, 32),
     "published": (793_471, 4096, 512, FILTERS, 2, 8192, 3 * 128),
 }
@@ -111,9 +111,11 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     if arg.size == "demo":
         config.total = "2000 steps"
         config.objective.scale = 1.0
+        config.save_every = "10 percent"
+        config.eval_every = "10 percent"
         config.optim = dict(
             name="adamw",
-            lr=2e-3,
+            lr=3e-3,
             schedule=dict(name="warmup_linear", warmup="5 percent"),
             clip=1.0,
             weight_decay=0.0,

@@ -7,13 +7,14 @@ import pytest
 
 from ctxjax.models.layers.attention import attention
 from ctxjax.models.layers.core import Embed, LayerNorm, truncated_normal
-from ctxjax.models.layers.dropout import dropout, keep_mask, keyed_bits
+from ctxjax.models.layers.dropout import dropout, keep_mask, keyed_bits, stream, substream
 
 KEY = jax.random.key(3)
+STREAM = stream(KEY)
 
 
 def data(seed: int) -> jax.Array:
-    return jax.random.key_data(jax.random.key(seed)).astype(jnp.uint32)
+    return stream(jax.random.key(seed))
 
 
 def test_the_initialiser_cuts_at_two_deviations_and_does_not_scale_up():
@@ -31,7 +32,7 @@ def test_dropout_drops_at_its_rate_everywhere_and_keeps_the_mean(rate):
         share = kept.mean(axes)
         count = kept.size / np.size(share)
         assert abs(np.asarray(share) - (1 - rate)).max() < 5 * deviation / np.sqrt(count)
-    out = dropout(jnp.ones(shape), rate, KEY, "here")
+    out = dropout(jnp.ones(shape), rate, STREAM, "here")
     assert set(np.unique(out)) == {0.0, np.float32(1 / (1 - rate))}
     assert float(out.mean()) == pytest.approx(1.0, abs=5 * deviation / (1 - rate) / np.sqrt(out.size))
 
@@ -51,18 +52,29 @@ def test_bits_of_neighbours_rows_and_keys_are_uncorrelated():
     assert len(np.unique(bits[0], axis=0)) == 256
 
 
+def test_streams_of_names_are_as_unlike_as_those_of_keys():
+    names = [f"layer_{index}" for index in range(24)] + ["embed", "attention", "attention_out", "mlp_out", "top"]
+    streams = [substream(data(0), name) for name in names]
+    streams += [substream(one, name) for one in streams[:24] for name in names[24:]] + [
+        data(seed) for seed in range(30)
+    ]
+    bits = np.stack([np.asarray(keyed_bits(one, (4, 500))).ravel() for one in streams]) / 2**32
+    between = np.corrcoef(bits)
+    assert abs(between - np.eye(len(streams))).max() < 6.5 / np.sqrt(2000)
+
+
 def test_dropout_differs_by_name_and_key_and_repeats_itself():
     x = jnp.ones((4, 100))
-    one = dropout(x, 0.3, KEY, "a")
-    assert (one == dropout(x, 0.3, KEY, "a")).all()
-    assert (one != dropout(x, 0.3, KEY, "b")).any()
-    assert (one != dropout(x, 0.3, jax.random.key(4), "a")).any()
-    assert dropout(x, 0.3, None, "a") is x and dropout(x, 0.0, KEY, "a") is x
+    one = dropout(x, 0.3, STREAM, "a")
+    assert (one == dropout(x, 0.3, STREAM, "a")).all()
+    assert (one != dropout(x, 0.3, STREAM, "b")).any()
+    assert (one != dropout(x, 0.3, data(4), "a")).any()
+    assert dropout(x, 0.3, None, "a") is x and dropout(x, 0.0, STREAM, "a") is x
 
 
 def test_the_gradient_of_dropout_goes_through_the_same_mask():
     x = jax.random.normal(KEY, (8, 30))
-    out, pull = jax.vjp(lambda x: dropout(x, 0.4, KEY, "a"), x)
+    out, pull = jax.vjp(lambda x: dropout(x, 0.4, STREAM, "a"), x)
     (gradient,) = pull(jnp.ones_like(x))
     np.testing.assert_allclose(gradient, jnp.where(out == 0, 0.0, 1 / 0.6), rtol=1e-6)
 
@@ -92,7 +104,7 @@ def test_a_row_without_any_key_gives_the_mean_and_no_nan():
 
 def test_dropout_of_attention_keeps_its_expectation():
     query, key, value = (jax.random.normal(k, (1, 4, 1, 4)) for k in jax.random.split(KEY, 3))
-    many = jax.vmap(lambda key_: attention(query, key, value, rate=0.5, rng=key_))(jax.random.split(KEY, 3000))
+    many = jax.vmap(lambda key_: attention(query, key, value, rate=0.5, rng=stream(key_)))(jax.random.split(KEY, 3000))
     plain = attention(query, key, value, implementation="einsum")
     assert float(jnp.abs(many - plain[None]).max()) > 0.1
     np.testing.assert_allclose(many.mean(0), plain, atol=5 * float(many.std(0).max()) / np.sqrt(3000))

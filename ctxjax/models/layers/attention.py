@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ctxjax.models.layers.dropout import dropout
+from ctxjax.models.layers.dropout import Stream, dropout
 
 MASKED = -10000.0
 
@@ -22,7 +22,7 @@ def attention(
     mask: Bool[Array, "B S"] | None = None,
     *,
     rate: float = 0.0,
-    rng: Array | None = None,
+    rng: Stream | None = None,
     implementation: str | None = None,
 ) -> Float[Array, "B T H K"]:
     """`softmax(query key^T / sqrt(K) + mask) value`, the softmax in f32.
