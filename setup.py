@@ -47,6 +47,7 @@ setup(
         "grain>=0.2.18,<0.3",
         "array-record>=0.8.3",
         "tensorflow-datasets>=4.9.10,<5",
+        "importlib_resources>=6.0",  # tensorflow-datasets imports it to prepare a dataset and does not ask for it
         "ml-collections>=1.1,<2",
         "numpy>=2.0",
         "tokenizers>=0.22,<0.24",

@@ -1,9 +1,10 @@
-"""Text of TensorFlow Datasets that are prepared as array_record, read without TensorFlow and without the network."""
+"""Text of TensorFlow Datasets, prepared as array_record and read without TensorFlow."""
 
 from __future__ import annotations
 
 import os
 import pathlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,7 +15,6 @@ from ctxjax.data import cleaning
 from ctxjax.data.reading import PIECE_BYTES, Chunk, Input, Piece
 
 PREFIX = "tfds:"
-_NEEDS_TF = "pip install 'ctxjax[tf]'"
 
 
 def parse(name: str) -> tuple[str, str]:
@@ -27,14 +27,16 @@ def parse(name: str) -> tuple[str, str]:
 
 
 def open_source(item: str) -> tuple[Any, Any]:
-    """(builder, random-access source) of `tfds:...`.
+    """(builder, random-access source) of `tfds:...`; a dataset that is not prepared yet is, for good.
 
     Raises:
-      ConfigError: no such dataset or split, or one that is not prepared as array_record.
+      ConfigError: no such dataset or split, or one that only TensorFlow can prepare or read.
     """
     name, split = parse(item)
     if name in ("hf", "huggingface", "kaggle"):  # namespaces of remote collections: tfds:hf:NAME
-        raise ConfigError(f"input {item} would be fetched from the network; prepare only reads what is on this machine")
+        raise ConfigError(
+            f"input {item} belongs to a collection outside TFDS; save its text as JSON lines and give that"
+        )
     import tensorflow_datasets as tfds
     import tensorflow_datasets.text
 
@@ -43,15 +45,12 @@ def open_source(item: str) -> tuple[Any, Any]:
     except (tfds.core.DatasetNotFoundError, ImportError) as error:
         if isinstance(error, tfds.core.DatasetNotFoundError):
             raise ConfigError(f"input {item}: TFDS knows no dataset {name!r}{_suggestion(tfds, name)}") from None
-        raise ConfigError(f"input {item} needs TensorFlow to be opened ({error}); {_NEEDS_TF}") from None
+        raise ConfigError(f"input {item} needs TensorFlow to be opened ({error}); pip install 'ctxjax[tf]'") from None
     except (ValueError, RuntimeError, OSError, AttributeError) as error:
         raise ConfigError(f"input {item} cannot be opened ({_first_line(error)})") from None
-    command = (
-        f"""prepare it once, with network: {_NEEDS_TF} && python -c "import tensorflow_datasets as tfds; """
-        f"""tfds.builder('{name}', file_format='array_record').download_and_prepare()\""""
-    )
     if not os.path.isdir(str(builder.data_path)):
-        raise ConfigError(f"input {item} is not prepared under {builder.data_path}; {command}")
+        builder = _prepare(item, name)
+    command = _command(name)
     written = getattr(builder.info.file_format, "value", None)
     if written != "array_record":
         raise ConfigError(f"input {item} is prepared as {written}, which only TensorFlow reads; {command}")
@@ -62,6 +61,33 @@ def open_source(item: str) -> tuple[Any, Any]:
         return builder, builder.as_data_source(split)
     except (ValueError, RuntimeError, OSError, NotImplementedError, ImportError, AttributeError) as error:
         raise ConfigError(f"input {item} cannot be read without TensorFlow ({_first_line(error)}); {command}") from None
+
+
+def _command(name: str, *packages: str) -> str:
+    """What prepares a dataset where TensorFlow, and other packages, are needed for it."""
+    install = " ".join(["pip install 'ctxjax[tf]'", *packages])
+    code = f"tfds.builder('{name}', file_format='array_record').download_and_prepare()"
+    return f'prepare it once, with network: {install} && python -c "import tensorflow_datasets as tfds; {code}"'
+
+
+def _prepare(item: str, name: str) -> Any:
+    """The builder of a dataset, once it has downloaded and written it; that needs no TensorFlow for many of them."""
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder(name, file_format="array_record")
+    print(f"{item} is not there yet: TFDS prepares it under {builder.data_path}", file=sys.stderr)
+    try:
+        builder.download_and_prepare()
+    except ImportError as error:
+        missing = error.name or "tensorflow"
+        command = _command(name, *([] if missing == "tensorflow" else [missing]))
+        raise ConfigError(f"input {item} cannot be prepared without the package {missing}; {command}") from None
+    except Exception as error:  # whatever builders and downloads raise
+        reason = f"{type(error).__name__}: {_first_line(error)}"
+        raise ConfigError(
+            f"input {item} is not prepared, and preparing it failed ({reason}); {_command(name)}"
+        ) from error
+    return builder
 
 
 def _first_line(error: Exception) -> str:

@@ -215,12 +215,24 @@ class CtxjaxLocalText(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self, count=0):
         for i in range(count):
             yield i, {"body": f"Text number {i} é.", "id": i}
+
+
+class CtxjaxNeedsPackage(CtxjaxLocalText):
+    def _generate_examples(self, count=0):
+        import ctxjax_is_not_a_package
+
+        yield 0, {"body": "", "id": 0}
+
+
+class CtxjaxFarText(CtxjaxLocalText):
+    def _split_generators(self, dl_manager):
+        raise ConnectionError("no route to host\\nand a long story")
 """
 
 
 @pytest.fixture(scope="module")
 def tfds_folder(tmp_path_factory):
-    """A dataset prepared as array_record, without TensorFlow, by a module as a user would write it."""
+    """Where datasets are, and not yet prepared; their builders are in a module as a user would write it."""
     import tensorflow_datasets as tfds
 
     folder = tmp_path_factory.mktemp("tfds")
@@ -228,15 +240,16 @@ def tfds_folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         patch.setattr(tfds.core.constants, "DATA_DIR", str(folder))
-        made = importlib.import_module("ctxjax_local_text")
-        made.CtxjaxLocalText(data_dir=folder, file_format="array_record").download_and_prepare()
+        importlib.import_module("ctxjax_local_text")
         yield folder
 
 
-def test_tfds_is_read_without_tensorflow(tfds_folder):
+def test_tfds_is_prepared_and_read_without_tensorflow(tfds_folder, capfd):
     import sys
 
     item = tfds_text.describe("tfds:ctxjax_local_text", "body")
+    assert "TFDS prepares it under" in capfd.readouterr().err
+    assert item == tfds_text.describe("tfds:ctxjax_local_text", "body") and not capfd.readouterr().err
     assert item.size == 50 and item.format == "texts"
     pieces = list(tfds_text.read_pieces(item, "body", 3, {}))
     found = [d.text for chunk in pieces[0].chunks for d in piecework.documents(chunk, "body", {}, set())]
@@ -252,9 +265,12 @@ def test_tfds_is_read_without_tensorflow(tfds_folder):
     [
         ("tfds:ctxjax_local_tex", r"knows no dataset 'ctxjax_local_tex'; did you mean 'ctxjax_local_text'\?"),
         ("tfds:ctxjax_local_text:dev", "no split 'dev'"),
-        ("tfds:wiki40b/en", r"not prepared under .*pip install 'ctxjax\[tf\]'"),
-        ("tfds:lm1b", r"not prepared under .*pip install 'ctxjax\[tf\]'"),
-        ("tfds:hf:squad", "from the network"),
+        (
+            "tfds:ctxjax_needs_package",
+            r"package ctxjax_is_not_a_package; .*'ctxjax\[tf\]' ctxjax_is_not",
+        ),
+        ("tfds:ctxjax_far_text", r"failed \(ConnectionError: no route to host\); .*pip install 'ctxjax\[tf\]'"),
+        ("tfds:hf:squad", "a collection outside TFDS"),
         ("tfds:../../etc", "cannot be opened|knows no dataset"),
     ],
 )

@@ -376,7 +376,7 @@ def test_mistakes_are_one_line_and_exit_2(tmp_path):
         (["--input", "nothing.txt", "--output", "x", "--workers", "0"], "--workers 0"),
         (["--input", "a", "--output", "x", "--vocab", "no.txt"], "no.txt does not exist"),
         (["--input", "a", "--output", "x", "--vocab", "no.txt", "--vocab_size", "9"], "leave one of them out"),
-        (["--input", "tfds:hf:squad", "--output", "x"], "from the network"),
+        (["--input", "tfds:hf:squad", "--output", "x"], "a collection outside TFDS"),
     ],
 )
 def test_flags_that_cannot_be(argv, message, tmp_path, monkeypatch):
