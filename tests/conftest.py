@@ -6,6 +6,7 @@ import pathlib
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
 
+import hypothesis
 import jaxtyping
 import pytest
 
@@ -16,6 +17,11 @@ import jax  # noqa: E402 - after the hook and the device count
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(__file__).parent.parent / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+# The same examples in every run; --hypothesis-profile=default draws new ones.
+hypothesis.settings.register_profile("ctxjax", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("ctxjax")
 
 
 def pytest_addoption(parser):

@@ -306,13 +306,13 @@ def _boundary(held: bytes, format: str) -> int:
 
 
 def _cut(held: bytes) -> int:
-    """A place to cut one long document: a blank line, a line, a blank, or at least between two characters."""
-    middle = len(held) // 2
+    """A place within one long document to cut it: a blank line, a line, a blank, or at least between two characters."""
+    middle, last = len(held) // 2, len(held) - 1
     for mark in (b"\n\n", b"\n", b" "):
-        at = held.rfind(mark, middle)
+        at = held.rfind(mark, middle, last)
         if at >= 0:
             return at + len(mark)
-    at = len(held) - 1
+    at = last
     while at > middle and held[at] & 0xC0 == 0x80:
         at -= 1
     return at

@@ -9,7 +9,7 @@ import lzma
 import hypothesis.strategies as st
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from ctxjax.config import ConfigError
 from ctxjax.data import cleaning, piecework, reading, tfds_text
@@ -110,6 +110,7 @@ def test_sentences_keep_their_lines(tmp_path):
     format=st.sampled_from(["jsonl", "sentences", "documents"]),
     piece=st.integers(8, 64),
 )
+@example("aaaaaaaaaaé中中 ".encode(), "documents", 9)  # the blank at its end is no place to cut
 def test_cuts_lose_nothing(tmp_path_factory, content, format, piece):
     path = tmp_path_factory.mktemp("cuts") / "a.txt"
     path.write_bytes(content)
