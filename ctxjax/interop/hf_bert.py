@@ -114,7 +114,7 @@ def read(folder: str | os.PathLike[str]) -> Published:
     folder = pathlib.Path(folder)
     described = read_json(inside(folder, CONFIG))
     config = read_config(described, folder / CONFIG)
-    where, arrays = _arrays(folder)
+    where, arrays = read_arrays(folder)
     renamed = {_plain_name(name): array for name, array in arrays.items()}
     if len(renamed) != len(arrays):
         raise ConfigError(f"{where} holds tensors with and without 'bert.' in front of the same name")
@@ -183,7 +183,7 @@ def read_config(described: Mapping[str, Any], where: Any) -> dict[str, Any]:
     return config
 
 
-def _arrays(folder: pathlib.Path) -> tuple[pathlib.Path, dict[str, np.ndarray]]:
+def read_arrays(folder: pathlib.Path) -> tuple[pathlib.Path, dict[str, np.ndarray]]:
     """The tensors of a folder, in one file or in several named by an index."""
     if (folder / WEIGHTS).exists():
         path = inside(folder, WEIGHTS)

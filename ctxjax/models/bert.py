@@ -11,13 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ctxjax.models.layers.attention import attention
-from ctxjax.models.layers.core import Dense, Embed, LayerNorm, affine
+from ctxjax.models.layers.core import Dense, Embed, LayerNorm
 from ctxjax.models.layers.dropout import Stream, dropout, stream, substream
+from ctxjax.models.layers.transformer import MLP, Attention, gelu
 from ctxjax.types import Carry, Inputs, Outputs
 
 
@@ -50,55 +49,6 @@ class Embeddings(nn.Module):
         return dropout(self.norm(x), self.dropout, rng, "embed")
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention; query, key and value are three parameters and one product."""
-
-    width: int
-    num_heads: int
-    dropout: float
-    implementation: str | None
-    kinds: Mapping[str, Any]
-
-    def setup(self) -> None:
-        self.query = Dense(self.width, self.width, **self.kinds)
-        self.key = Dense(self.width, self.width, **self.kinds)
-        self.value = Dense(self.width, self.width, **self.kinds)
-        self.out = Dense(self.width, self.width, **self.kinds)
-
-    def __call__(
-        self, x: Float[Array, "B T D"], mask: Bool[Array, "B T"] | None, rng: Stream | None
-    ) -> Float[Array, "B T D"]:
-        parts = (self.query, self.key, self.value)
-        kernel = jnp.concatenate([part.kernel for part in parts], axis=1)
-        bias = jnp.concatenate([part.bias for part in parts])
-        fused = affine(x, kernel, bias, self.kinds["dtype"])
-        heads = (self.num_heads, self.width // self.num_heads)
-        query, key, value = (part.reshape(*x.shape[:2], *heads) for part in jnp.split(fused, 3, axis=-1))
-        mixed = attention(query, key, value, mask, rate=self.dropout, rng=rng, implementation=self.implementation)
-        return self.out(mixed.reshape(x.shape))
-
-
-def gelu(x: Float[Array, "... D"], activation: str) -> Float[Array, "... D"]:
-    """The published tanh approximation ("gelu_tanh"), or the exact GELU ("gelu") of weights trained elsewhere."""
-    return jax.nn.gelu(x, approximate=activation == "gelu_tanh")
-
-
-class MLP(nn.Module):
-    """Two dense layers with a GELU between them."""
-
-    width: int
-    mlp_dim: int
-    activation: str
-    kinds: Mapping[str, Any]
-
-    def setup(self) -> None:
-        setattr(self, "in", Dense(self.width, self.mlp_dim, **self.kinds))
-        self.out = Dense(self.mlp_dim, self.width, **self.kinds)
-
-    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        return self.out(gelu(getattr(self, "in")(x), self.activation))
-
-
 class Layer(nn.Module):
     """Attention and MLP, each followed by dropout, the residual sum and LayerNorm."""
 
@@ -120,8 +70,8 @@ class Layer(nn.Module):
     def __call__(
         self, x: Float[Array, "B T D"], mask: Bool[Array, "B T"] | None, rng: Stream | None
     ) -> Float[Array, "B T D"]:
-        mixed = dropout(self.attention(x, mask, rng), self.dropout, rng, "attention_out")
-        x = self.attention_norm(x + mixed)
+        mixed, _ = self.attention(x, mask, rng)
+        x = self.attention_norm(x + dropout(mixed, self.dropout, rng, "attention_out"))
         return self.mlp_norm(x + dropout(self.mlp(x), self.dropout, rng, "mlp_out"))
 
 
