@@ -1,4 +1,4 @@
-"""Text to pieces with character offsets: WordPiece, words, characters, sentences. No JAX here."""
+"""Text to pieces with character offsets: WordPiece, byte-level BPE, words, characters, sentences. No JAX here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ctxjax.text.tokenizer import Tokenizer
 
-KINDS = ("wordpiece", "words")
+KINDS = ("wordpiece", "words", "byte_bpe")
 
 
 def open_tokenizer(path: str | os.PathLike[str], **options: Any) -> Tokenizer:
@@ -18,20 +18,27 @@ def open_tokenizer(path: str | os.PathLike[str], **options: Any) -> Tokenizer:
 
     Args:
       path: a folder with `vocab.txt` and perhaps `tokenizer.json`, or a vocabulary file, one piece a line (an official
-        BERT `vocab.txt` is taken as it is; one that begins with <S>, </S>, <UNK> is a word vocabulary).
-      **options: keyword arguments of `WordPiece` or `Words` that win over what is saved. Where nobody says whether a
+        BERT `vocab.txt` is taken as it is; one that begins with <S>, </S>, <UNK> is a word vocabulary). Byte-level BPE
+        is a folder with `encoder.json` and `vocab.bpe`, or `vocab.json` and `merges.txt`, or either JSON file.
+      **options: keyword arguments of the tokenizer's class that win over what is saved. Where nobody says whether a
         WordPiece vocabulary is lower-cased, it is unless many of its pieces hold capital letters.
 
     Raises:
       ConfigError: no such file, or it is not a vocabulary.
     """
     from ctxjax.config import ConfigError
+    from ctxjax.text.byte_files import MERGES, PUBLISHED, read_merges, read_published
     from ctxjax.text.tokenizer import SETTINGS, VOCABULARY, read_vocabulary
 
     path = pathlib.Path(path)
     file = path / VOCABULARY if path.is_dir() else path
+    if path.is_dir() and not file.is_file():
+        file = next((path / name for name in PUBLISHED if (path / name).is_file()), file)
     if not file.is_file():
         raise ConfigError(f"vocabulary {file} does not exist")
+    if file.suffix == ".json":
+        pieces, merges = read_published(file)
+        return _opened(file, "byte_bpe", pieces, {"merges": merges} | options)
     pieces = read_vocabulary(file)
     kind, saved = None, {}
     settings = path / SETTINGS
@@ -47,8 +54,17 @@ def open_tokenizer(path: str | os.PathLike[str], **options: Any) -> Tokenizer:
 
         kind = "words" if tuple(pieces[:3]) == SPECIALS else "wordpiece"
         saved = _published_options(path, pieces) if kind == "wordpiece" else {}
+    if kind == "byte_bpe":
+        saved = saved | {"merges": read_merges(path / MERGES)}
+    return _opened(file, kind, pieces, saved | options)
+
+
+def _opened(file: pathlib.Path, kind: str, pieces: list[str], options: dict[str, Any]) -> Tokenizer:
+    """The tokenizer, or one sentence that names its file."""
+    from ctxjax.config import ConfigError
+
     try:
-        return _make(kind, pieces, saved | options)
+        return _make(kind, pieces, options)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"vocabulary {file}: {error}") from None
 
@@ -58,6 +74,10 @@ def _make(kind: str, pieces: list[str], options: dict[str, Any]) -> Tokenizer:
         from ctxjax.text.words import Words
 
         return Words(pieces, **options)
+    if kind == "byte_bpe":
+        from ctxjax.text.byte_bpe import ByteBPE
+
+        return ByteBPE(pieces, **options)
     from ctxjax.text.wordpiece import WordPiece
 
     return WordPiece(pieces, **options)

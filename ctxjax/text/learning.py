@@ -58,7 +58,7 @@ def learn_pieces(counts: Mapping[str, int], size: int) -> list[str]:
         special_tokens=[*SPECIALS, *sorted(alphabet)],  # fixes the ids of the characters, which decide ties
         continuing_subword_prefix=CONTINUES,
     )
-    tokenizer.train_from_iterator(_lines(usable), trainer)
+    tokenizer.train_from_iterator(lines(usable), trainer)
     learned = [piece for piece in tokenizer.get_vocab() if piece not in SPECIALS]
     return [*SPECIALS, *_by_frequency(learned, counts)]
 
@@ -80,7 +80,7 @@ def _alphabet(counts: Mapping[str, int], size: int) -> list[str]:
     return ranked[: min(room, max(1000, size // 2))]
 
 
-def _lines(counts: Mapping[str, int]) -> Iterator[str]:
+def lines(counts: Mapping[str, int]) -> Iterator[str]:
     """The words as often as they were counted (or in proportion), rarest last, so the trainer can count them itself."""
     total = sum(counts.values())
     scale = max(1.0, total / FED_WORDS)

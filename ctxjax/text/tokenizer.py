@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -53,9 +53,17 @@ class Sentences(NamedTuple):
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Text to ids and back; `kind` is "wordpiece" or "words"."""
+    """Text to ids and back.
+
+    Attributes:
+      kind: "wordpiece", "words" or "byte_bpe".
+      keeps_space: whether white space is part of the pieces, so that `decode` gives back the text.
+      pieces, ids: id -> piece and piece -> id.
+      unk_id: the id of whatever the vocabulary lacks; -1 where it lacks nothing.
+    """
 
     kind: str
+    keeps_space: bool
     pieces: list[str]
     ids: dict[str, int]
     unk_id: int
@@ -87,11 +95,12 @@ def settings_text(tokenizer: Tokenizer) -> str:
     return json.dumps({"kind": tokenizer.kind, "options": tokenizer.options()}, indent=1, sort_keys=True) + "\n"
 
 
-def save_files(tokenizer: Tokenizer, folder: str | os.PathLike[str]) -> None:
-    """Write `vocab.txt`, then `tokenizer.json`, each whole or not at all."""
+def save_files(tokenizer: Tokenizer, folder: str | os.PathLike[str], more: Mapping[str, str] | None = None) -> None:
+    """Write `vocab.txt`, any `more` files (name -> content), and `tokenizer.json` last, each whole or not at all."""
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    contents = {VOCABULARY: "".join(f"{piece}\n" for piece in tokenizer.pieces), SETTINGS: settings_text(tokenizer)}
+    pieces = "".join(f"{piece}\n" for piece in tokenizer.pieces)
+    contents = {VOCABULARY: pieces, **(more or {}), SETTINGS: settings_text(tokenizer)}
     for name, content in contents.items():
         part = folder / f".{name}.{os.getpid()}.part"
         with open(part, "wb") as file:
@@ -101,11 +110,13 @@ def save_files(tokenizer: Tokenizer, folder: str | os.PathLike[str]) -> None:
         os.replace(part, folder / name)
 
 
-def digest_of(tokenizer: Tokenizer) -> str:
+def digest_of(tokenizer: Tokenizer, *more: str) -> str:
     """sha256 (32 hexadecimal digits) of what `save` writes: equal digests mean equal ids for every text."""
     digest = hashlib.sha256(settings_text(tokenizer).encode())
     for piece in tokenizer.pieces:
         digest.update(piece.encode("utf-8", "surrogatepass") + b"\n")
+    for content in more:
+        digest.update(content.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:32]
 
 

@@ -29,6 +29,7 @@ class WordPiece:
     """A WordPiece tokenizer. `encode_sentences` keeps a table and wants one thread at a time, the rest is free."""
 
     kind = "wordpiece"
+    keeps_space = False
 
     def __init__(self, pieces: Sequence[str], lowercase: bool = True, max_word_chars: int = 200):
         """Args:

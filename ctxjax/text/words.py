@@ -65,6 +65,7 @@ class Words:
     """A word tokenizer; safe to share between threads."""
 
     kind = "words"
+    keeps_space = False
 
     def __init__(self, pieces: Sequence[str], lowercase: bool = False, split: str = "rules", max_word_chars: int = 200):
         """Args:
