@@ -86,6 +86,10 @@ def count_piece(
                 continue
             if kind == "words":
                 words.count_words(document.text, lowercase, split, counts)
+            elif kind == "byte_bpe":
+                from ctxjax.text import byte_learning
+
+                byte_learning.count_pretokens(document.text, lowercase, counts)
             else:
                 learning.count_words(document.text, lowercase, counts)
     lines = [json.dumps({"counts": reasons, "fields": sorted(seen)[:50]}) + "\n"]
@@ -109,10 +113,7 @@ def encode_piece(chunks: Sequence[Chunk], path: pathlib.Path, field: str, tokeni
     size = tokens = 0
     for chunk in chunks:
         for document in documents(chunk, field, counts, seen):
-            sentences = document.lines
-            if sentences is None:
-                sentences = [document.text[a:b] for a, b in split_sentences(document.text)]
-            held.append((document.key, sentences))
+            held.append((document.key, _sentences(document, tokenizer.keeps_space)))
             size += len(document.text)
             if size >= _TOGETHER:
                 tokens += encode_documents(held, tokenizer, counts, made)
@@ -134,6 +135,17 @@ def encode_piece(chunks: Sequence[Chunk], path: pathlib.Path, field: str, tokeni
     head = _HEADER.pack(_MAGIC, len(text), len(made))
     _write(path, b"".join([head, text, keys.tobytes(), sizes.tobytes(), *(record for _, record in made)]))
     return report
+
+
+def _sentences(document: Document, whole: bool) -> list[str]:
+    """The sentences of a document; with `whole` each has the white space before it: joined they are the text."""
+    if document.lines is not None:
+        return [f"\n{line}" if whole and number else line for number, line in enumerate(document.lines)]
+    spans = split_sentences(document.text)
+    if whole:
+        ends = [end for _, end in spans[:-1]]
+        spans = list(zip([0, *ends], [*ends, len(document.text)]))
+    return [document.text[start:end] for start, end in spans]
 
 
 def encode_documents(

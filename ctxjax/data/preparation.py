@@ -17,7 +17,7 @@ from ctxjax.text import open_tokenizer
 from ctxjax.text.tokenizer import Tokenizer
 
 WORK = ".prepare"
-SIZES = {"wordpiece": 30522, "words": 793471}  # of the published vocabularies
+SIZES = {"wordpiece": 30522, "words": 793471, "byte_bpe": 50257}  # of the published vocabularies
 
 
 @dataclasses.dataclass(frozen=True)
