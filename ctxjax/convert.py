@@ -19,7 +19,7 @@ from ctxjax import cli
 if TYPE_CHECKING:
     from ctxjax.interop.files import Published
 
-FORMATS = {"hf": "bert", "elmo": "bilm", "ctxjax": ""}
+FORMATS = {"hf": ("bert", "gpt2"), "elmo": ("bilm",), "ctxjax": ()}  # the kinds of models each has a place for
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -29,8 +29,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "source",
         metavar="SRC",
-        help="a run folder, a Hugging Face BERT folder, an ELMo folder (or its HDF5 weights), or a TensorFlow BERT "
-        "checkpoint (folder or prefix; needs TensorFlow, extra [tf])",
+        help="a run folder, a Hugging Face BERT or GPT-2 folder, an ELMo folder (or its HDF5 weights), or a TensorFlow "
+        "BERT checkpoint (folder or prefix; needs TensorFlow, extra [tf])",
     )
     parser.add_argument("target", metavar="DST", help="a folder that does not exist yet, or is empty")
     parser.add_argument(
@@ -50,15 +50,16 @@ def convert(source: str, target: str, to: str, step: int | None = None) -> tuple
       ConfigError: SRC cannot be read, DST is not empty, or the layout has no place for this kind of model.
     """
     from ctxjax.config import ConfigError
-    from ctxjax.interop import elmo, hf_bert
+    from ctxjax.formats import HF
+    from ctxjax.interop import elmo
 
     folder = pathlib.Path(target)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} exists and is not an empty folder")
     published, meta = read(source, step)
     kind = published.config["name"]
-    if FORMATS[to] and FORMATS[to] != kind:
-        raise ConfigError(f"--to {to} is for models of kind {FORMATS[to]!r}, and {source} is a {kind!r}")
+    if FORMATS[to] and kind not in FORMATS[to]:
+        raise ConfigError(f"--to {to} is for models of kind {' or '.join(FORMATS[to])}, and {source} is a {kind!r}")
     folder.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target and renamed at the end, so that a folder under its name is whole.
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as made:
@@ -66,7 +67,7 @@ def convert(source: str, target: str, to: str, step: int | None = None) -> tuple
         if to == "ctxjax":
             notes = write_run(inner, published, meta, source)
         else:
-            notes = (hf_bert if to == "hf" else elmo).write(inner, published)
+            notes = (HF[kind] if to == "hf" else elmo).write(inner, published)
         if folder.exists():
             folder.rmdir()
         os.rename(inner, folder)
@@ -76,10 +77,10 @@ def convert(source: str, target: str, to: str, step: int | None = None) -> tuple
 def read(source: str, step: int | None = None) -> tuple[Published, dict[str, Any]]:
     """A model in our names, from anything that can be converted."""
     from ctxjax import formats
-    from ctxjax.interop import hf_bert, tf_bert
+    from ctxjax.interop import tf_bert
 
     place = pathlib.Path(source)
-    is_tf = tf_bert.is_tf_bert(place) and not (place.is_dir() and hf_bert.is_bert(place))
+    is_tf = tf_bert.is_tf_bert(place) and not (place.is_dir() and formats.is_hf(place))
     return (tf_bert.read(place), {}) if is_tf else formats.read(source, step)
 
 

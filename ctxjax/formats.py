@@ -1,4 +1,4 @@
-"""A model from any folder that holds one: a run of ours, a Hugging Face BERT, an ELMo."""
+"""A model from any folder that holds one: a run of ours, a Hugging Face BERT or GPT-2, an ELMo."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 
 from ctxjax import checkpoint
 from ctxjax.config import ConfigError
-from ctxjax.interop import elmo, hf_bert, tf_bert
-from ctxjax.interop.files import Published, refuse_pickle
+from ctxjax.interop import elmo, hf_bert, hf_gpt2, tf_bert
+from ctxjax.interop.files import Published, inside, read_json, refuse_pickle
 from ctxjax.text import open_tokenizer
 
+HF = {"bert": hf_bert, "gpt2": hf_gpt2}  # by the model_type of a config.json
 _HEADS = {"mlm": "head/mlm", "nsp": "head/nsp", "pooler": "pooler", "softmax": "head/softmax"}
 _EXPECTED = {"bert": ("pooler", "mlm", "nsp"), "bilm": ("softmax",)}
 
@@ -28,8 +29,11 @@ def read(path: str | os.PathLike[str], step: int | None = None) -> tuple[Publish
         return read_run(path, step)
     if step is not None:
         raise ConfigError(f"step={step} is given, and {place} is no run folder")
-    if place.is_dir() and hf_bert.is_bert(place):
-        return hf_bert.read(place), {}
+    if place.is_dir() and is_hf(place):
+        kind = read_json(place / hf_bert.CONFIG)["model_type"]
+        if kind not in HF:
+            raise ConfigError(f"{place / hf_bert.CONFIG}: model_type={kind!r} is not one of {', '.join(HF)}")
+        return HF[kind].read(place), {}
     if elmo.is_elmo(place):
         return elmo.read(place), {}
     if tf_bert.is_tf_bert(place):
@@ -37,9 +41,15 @@ def read(path: str | os.PathLike[str], step: int | None = None) -> tuple[Publish
             f"{place} is a TensorFlow checkpoint; convert it once: python -m ctxjax.convert {place} DIR --to ctxjax"
         )
     raise ConfigError(
-        f"{place} is neither a run folder (checkpoints/), nor a Hugging Face BERT (config.json and model.safetensors), "
-        "nor an ELMo (options.json and HDF5 weights)"
+        f"{place} is neither a run folder (checkpoints/), nor a Hugging Face model (config.json and "
+        "model.safetensors), nor an ELMo (options.json and HDF5 weights)"
     )
+
+
+def is_hf(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder looks like a Hugging Face model."""
+    path = pathlib.Path(folder) / hf_bert.CONFIG
+    return path.is_file() and "model_type" in read_json(inside(folder, hf_bert.CONFIG))
 
 
 def read_run(path: str | os.PathLike[str], step: int | None = None) -> tuple[Published, dict[str, Any]]:

@@ -99,6 +99,7 @@ class Runner:
             jax.jit(functools.partial(_stream, model)),
         )
         self._distribution = jax.jit(functools.partial(_distribution, model))
+        self._next = jax.jit(functools.partial(_next, model))
 
     def hidden(
         self, sequences: Sequence[Mapping[str, np.ndarray]], top: bool = False
@@ -139,6 +140,16 @@ class Runner:
         """Log-probabilities of the whole vocabulary at one position of a sequence, by a masked model."""
         inputs = stack([sequence], 1, padded_length(_length(sequence), self.longest))
         return np.asarray(self._distribution(self.params, inputs, np.array([position], np.int32)))[0]
+
+    def next_log_probs(self, sequences: Sequence[Mapping[str, np.ndarray]]) -> list[np.ndarray]:
+        """What a left-to-right model gives to every token but the first: float64 [n - 1] a sequence."""
+        found: list[np.ndarray] = [np.zeros(0)] * len(sequences)
+        for batch in plan([_length(one) for one in sequences], self.longest, self.tokens_per_batch):
+            inputs = stack([sequences[index] for index in batch.indices], batch.rows, batch.length)
+            values = np.asarray(self._next(self.params, inputs), np.float64)
+            for row, index in enumerate(batch.indices):
+                found[index] = values[row, : _length(sequences[index]) - 1]
+        return found
 
     def stream_log_probs(
         self, sequences: Sequence[Mapping[str, np.ndarray]], targets: Sequence[np.ndarray]
@@ -195,6 +206,12 @@ def _distribution(model: Any, params: Params, inputs: Any, positions: Array) -> 
     rows, table, bias = model.apply({"params": params}, rows, method="readout")
     logits = (rows @ table.T).astype(jnp.float32)
     return jax.nn.log_softmax(logits + jnp.broadcast_to(bias.astype(jnp.float32)[None], logits.shape))
+
+
+def _next(model: Any, params: Params, inputs: Any) -> Array:
+    top = model.apply({"params": params}, inputs).hidden[-1][:, :-1]
+    readout = model.apply({"params": params}, top.reshape(-1, top.shape[-1]), method="readout")
+    return log_probs(*readout, inputs["tokens"][:, 1:].reshape(-1)).reshape(top.shape[:2])
 
 
 def _stream(model: Any, params: Params, inputs: Any, carry: Any, targets: Array) -> Array:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ctxjax import config as configs
-from ctxjax import formats, tree
+from ctxjax import formats, generation, tree
 from ctxjax.config import ConfigError
 from ctxjax.inference import TOKENS_PER_BATCH, Runner
 from ctxjax.interop.files import Published
@@ -98,27 +98,32 @@ class Pretrained:
     @property
     def can(self) -> tuple[str, ...]:
         """Which of the methods this model has what is needed for."""
-        can = ["embed"] if self.tokenizer is not None else []
-        if can and self._masked and "mlm" not in self.missing:
-            can += ["fill_mask", "score"]
-        if can and not self._masked and "softmax" not in self.missing:
-            can += ["score"]
-        return tuple(can)
+        head = "mlm" if self._predicts == "masked" else "softmax"
+        if self.tokenizer is None:
+            return ()
+        if head in self.missing:
+            return ("embed",)
+        return (
+            "embed",
+            *{"masked": ("fill_mask", "score"), "next": ("score", "generate")}.get(self._predicts, ("score",)),
+        )
 
     @property
-    def _masked(self) -> bool:
-        return getattr(self.tokenizer, "kind", None) == "wordpiece"
+    def _predicts(self) -> str:
+        return self.model.predicts
 
     def _need(self, method: str) -> Reader:
         """What turns texts into inputs; raises where the model has not what a method needs."""
         if method in self.can:
-            return make_reader(self.tokenizer, self.config)
+            return make_reader(self.tokenizer, self.config, self._predicts)
         if self.tokenizer is None:
             why = "no vocabulary lies beside it"
-        elif method == "fill_mask" and not self._masked:
-            why = "a biLM reads from left and right and has no masked position"
+        elif method == "fill_mask" and self._predicts != "masked":
+            why = "it predicts words from those beside them, and has no masked position"
+        elif method == "generate" and self._predicts != "next":
+            why = "it predicts words from both sides"
         else:
-            why = f"its {'masked-word head' if self._masked else 'softmax'} is not in the file"
+            why = f"its {'masked-word head' if self._predicts == 'masked' else 'softmax'} is not in the file"
         raise ConfigError(f"{self.path} cannot {method}: {why}; it can {_list(self.can)}")
 
     def embed(
@@ -246,6 +251,7 @@ class Pretrained:
     def score(self, texts: Text | Sequence[Text], per_token: bool = False) -> np.ndarray:
         """How probable texts are: natural logarithms, float64, one a text.
 
+        A left-to-right model gives the log-probability of all pieces, the first one following the end of another text.
         A biLM gives the log-probability of the words and the closing mark, averaged over its two directions; a word
         outside the vocabulary counts as <UNK>. A masked model gives the pseudo-log-likelihood: the sum over pieces of
         the log-probability of each where it alone is masked (Salazar et al. 2020), one forward row a piece.
@@ -263,6 +269,8 @@ class Pretrained:
         if reader.stateful:
             marked = [reader.targets(one) for one in encoded]
             values = [found.mean(axis=0) for found in self._runner.stream_log_probs(inputs, marked)]
+        elif self._predicts == "next":
+            values = self._runner.next_log_probs(inputs)
         else:
             values = self._pseudo(reader, encoded, inputs)
         sums = np.array([found.sum() for found in values])
@@ -280,6 +288,28 @@ class Pretrained:
                 targets.append(int(piece))
         values = self._runner.masked_log_probs(copies, places, targets)
         return np.split(values, np.cumsum([len(one.ids) for one in encoded])[:-1])
+
+    def generate(
+        self, prompts: Text | Sequence[Text] = "", tokens: int = 50, *, temperature: float = 1.0, top_k: int = 0,
+        top_p: float = 1.0, seed: int = 0,
+    ) -> list[str]:  # fmt: skip
+        """Continue texts from left to right; an empty text starts a new one.
+
+        Args:
+          prompts: as for `embed`.
+          tokens: pieces to make at most; a text that ends is shorter.
+          temperature, top_k, top_p: see `generation.Sampling`; temperature 0 takes the most probable piece.
+          seed: of the draws.
+
+        Returns:
+          the continuations, without the prompts.
+        """
+        reader = self._need("generate")
+        inputs = self._whole(reader, [reader.encode(text) for text in _texts(prompts)])
+        sampling = generation.Sampling(temperature, top_k, top_p)
+        ids = [one["tokens"] for one in inputs]
+        made = generation.generate(self.model, self.params, ids, tokens, self.tokenizer.end_id, seed, sampling)
+        return [self.tokenizer.decode(row) for row in made]
 
     def _whole(self, reader: Reader, encoded: list[Any]) -> list[Any]:
         """Inputs of texts that must be read in one window."""
@@ -302,8 +332,8 @@ def load(
     """Open a model for use.
 
     Args:
-      path: a run folder of ours (or one of its steps), a Hugging Face BERT folder (config.json, model.safetensors and a
-        vocabulary), or an ELMo folder (options.json and HDF5 weights; or the path of the weights).
+      path: a run folder of ours (or one of its steps), a Hugging Face BERT or GPT-2 folder (config.json,
+        model.safetensors and a vocabulary), or an ELMo folder (options.json and HDF5 weights; or the path of those).
       step: of a run: which checkpoint; the newest by default.
       dtype: to compute in; parameters are float32.
       tokens_per_batch: bounds the memory of one forward pass.

@@ -1,7 +1,7 @@
 """From texts to what a model reads, and from its vectors back to words.
 
 A reader encodes a text once, cuts it into windows that the model can hold, joins the windows' vectors, and gives them
-by piece or by word. One reader for WordPiece models, one for biLMs.
+by piece or by word. One reader for models of pieces, one for biLMs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from ctxjax.text import characters
-from ctxjax.text.tokenizer import Tokenizer
 
 Text = str | Sequence[str]
 
@@ -59,19 +58,25 @@ class Reader(Protocol):
 
 
 class PieceReader:
-    """[CLS] pieces [SEP], in windows of at most the model's `max_len`."""
+    """Pieces between marks, in windows of at most the model's `max_len`.
 
-    stateful, before = False, 1
+    Args:
+      tokenizer: of any kind.
+      first, last: ids of the marks: [CLS] and [SEP], or the end of the text before and nothing.
+    """
 
-    def __init__(self, tokenizer: Any):
-        self.tokenizer = tokenizer
+    stateful = False
+
+    def __init__(self, tokenizer: Any, first: Sequence[int], last: Sequence[int]):
+        self.tokenizer, self.first, self.last = tokenizer, list(first), list(last)
+        self.before, self.marks = len(self.first), len(self.first) + len(self.last)
 
     def encode(self, text: Text, special: bool = False) -> Encoded:
-        """Pieces of a text; `special` takes "[MASK]" in a string for itself."""
+        """Pieces of a text; `special` takes "[MASK]" in a string for itself (WordPiece and byte-level BPE)."""
         if not isinstance(text, str):
             found = self.tokenizer.encode_words(text)
             return Encoded(found.ids, found.pieces, found.words, list(text), None, None)
-        found = self.tokenizer.encode(text, special=special)
+        found = self.tokenizer.encode(text, **({"special": True} if special else {}))
         spans = np.array(self.tokenizer.split_words(text), np.int32).reshape(-1, 2)
         words = [text[start:end] for start, end in spans]
         return Encoded(found.ids, found.pieces, found.words, words, spans, found.offsets)
@@ -79,40 +84,50 @@ class PieceReader:
     def windows(self, text: Encoded, longest: int | None) -> list[Window]:
         """One window, or as many as a long text needs, each overlapping half of the one before."""
         count = len(text.ids)
-        room = count if longest is None else longest - 2
+        room = count if longest is None else longest - self.marks
         starts = [0] if count <= room else [*range(0, count - room, max(1, room // 2)), count - room]
         return [self._window(text.ids[start : start + room], start) for start in starts]
 
     def _window(self, ids: np.ndarray, start: int) -> Window:
-        tokens = np.concatenate([[self.tokenizer.cls_id], ids, [self.tokenizer.sep_id]]).astype(np.int32)
+        tokens = np.concatenate([self.first, ids, self.last]).astype(np.int32)
         return Window({"tokens": tokens}, start, start + len(ids))
 
     def join(self, text: Encoded, parts: list[tuple[Window, np.ndarray]]) -> np.ndarray:
-        """`[layers, pieces + 2, width]`; a piece in several windows is taken where its poorer side has most context."""
+        """`[layers, marks and pieces, width]`.
+
+        Of several windows a piece is taken where its poorer side has most context; in a left-to-right model, the left.
+        """
         parts = sorted(parts, key=lambda part: part[0].start)
         if len(parts) == 1:
             return parts[0][1]
         layers, _, width = parts[0][1].shape
-        joined = np.empty((layers, len(text.ids) + 2, width), np.float32)
+        joined = np.empty((layers, len(text.ids) + self.marks, width), np.float32)
         best = np.full(len(text.ids), -1)
         for window, values in parts:
             at = np.arange(window.start, window.stop)
-            context = np.minimum(at - window.start, window.stop - 1 - at)
+            context = at - window.start
+            if self.last:
+                context = np.minimum(context, window.stop - 1 - at)
             better = context > best[at]
             best[at[better]] = context[better]
-            joined[:, at[better] + 1] = values[:, 1:-1][:, better]
-        joined[:, 0], joined[:, -1] = parts[0][1][:, 0], parts[-1][1][:, -1]
+            joined[:, at[better] + self.before] = self._inner(values)[:, better]
+        joined[:, : self.before] = parts[0][1][:, : self.before]
+        if self.last:
+            joined[:, -len(self.last) :] = parts[-1][1][:, -len(self.last) :]
         return joined
+
+    def _inner(self, values: np.ndarray) -> np.ndarray:
+        """The vectors of the pieces, without those of the marks."""
+        return values[:, self.before : values.shape[1] - len(self.last)]
 
     def align(
         self, text: Encoded, values: np.ndarray, align: str, pool: str
     ) -> tuple[list[str], np.ndarray, np.ndarray | None]:
         """Names, `[layers, names, width]`, and where they stand."""
         if align == "piece":
-            special = self.tokenizer.pieces
-            names = [special[self.tokenizer.cls_id], *text.pieces, special[self.tokenizer.sep_id]]
-            return names, values, _with_marks(text.piece_spans)
-        inner = values[:, 1:-1]
+            first, last = ([self.tokenizer.pieces[mark] for mark in marks] for marks in (self.first, self.last))
+            return [*first, *text.pieces, *last], values, _with_marks(text.piece_spans, len(first), len(last))
+        inner = self._inner(values)
         firsts = np.searchsorted(text.owners, np.arange(len(text.words)))
         if pool == "first" or not len(firsts):
             return text.words, inner[:, firsts], text.spans
@@ -121,7 +136,8 @@ class PieceReader:
         return text.words, (sums / counts[None, :, None]).astype(np.float32), text.spans
 
     def targets(self, text: Encoded) -> np.ndarray:
-        raise NotImplementedError("a masked model is scored piece by piece")
+        """What is at every position, marks included."""
+        return np.concatenate([self.first, text.ids, self.last]).astype(np.int32)
 
 
 class WordReader:
@@ -175,16 +191,18 @@ class WordReader:
         return np.concatenate([[self.tokenizer.bos_id], text.ids, [self.tokenizer.eos_id]]).astype(np.int32)
 
 
-def _with_marks(spans: np.ndarray | None) -> np.ndarray | None:
+def _with_marks(spans: np.ndarray | None, before: int = 1, behind: int = 1) -> np.ndarray | None:
     """Empty spans for the marks in front of and behind a text."""
     if spans is None:
         return None
     end = spans[-1, 1] if len(spans) else 0
-    return np.concatenate([[[0, 0]], spans, [[end, end]]]).astype(np.int32)
+    return np.concatenate([np.zeros((before, 2)), spans, np.full((behind, 2), end)]).astype(np.int32)
 
 
-def make_reader(tokenizer: Tokenizer, config: Mapping[str, Any]) -> Reader:
-    """The reader that fits a tokenizer and a model."""
+def make_reader(tokenizer: Any, config: Mapping[str, Any], predicts: str) -> Reader:
+    """The reader that fits a tokenizer and a model, by what the model predicts."""
+    if predicts == "next":
+        return PieceReader(tokenizer, [tokenizer.end_id], [])
     if tokenizer.kind == "wordpiece":
-        return PieceReader(tokenizer)
+        return PieceReader(tokenizer, [tokenizer.cls_id], [tokenizer.sep_id])
     return WordReader(tokenizer, config.get("max_chars", characters.MAX_CHARS) if config.get("token") != "words" else 0)

@@ -70,7 +70,12 @@ class Model(Protocol):
     """What a file under `ctxjax/models/` exports as `Model` (a `flax.linen.Module`); `tiny()` makes a test-sized one.
 
     Fields have the same names everywhere: `vocab_size width depth num_heads mlp_dim max_len dropout dtype param_dtype`.
+
+    Attributes:
+      predicts: the words that the readout tells: "masked" ones, the "next", or the "neighbours", next and previous.
     """
+
+    predicts: str
 
     def __call__(self, inputs: Inputs, carry: Carry = (), train: bool = False) -> Outputs: ...
 

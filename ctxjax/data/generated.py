@@ -40,7 +40,11 @@ def documents(count: int, seed: int = 0) -> Iterator[list[str]]:
 
 
 def make_tokenizer(kind: str):
-    """A tokenizer of kind "wordpiece" or "words" whose vocabulary leaves the rarer words in pieces, or unknown."""
+    """A tokenizer of any kind whose vocabulary leaves the rarer words in pieces, or unknown."""
+    if kind == "byte_bpe":
+        from ctxjax.text import byte_bpe
+
+        return byte_bpe.learn((" ".join(text) for text in documents(100)), 257 + WORDS)
     counts = collections.Counter(word for text in documents(100) for sentence in text for word in sentence.split())
     frequent = [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
     if kind == "words":
@@ -63,6 +67,8 @@ def write_corpus(folder: str | os.PathLike[str], kind: str, count: int = 200, sh
         for shard, name in enumerate(names):
             records = []
             for document, sentences in enumerate(texts[shard::shards]):
+                if tokenizer.keeps_space:
+                    sentences = [sentences[0], *(f" {sentence}" for sentence in sentences[1:])]
                 encoded = [tokenizer.encode_sentences([sentence]) for sentence in sentences]
                 records += corpus.sections(document, [one.ids for one in encoded], [one.unknown for one in encoded])
             corpus.write_shard(folder / name, records)

@@ -99,12 +99,6 @@ def shape_of(path: str, config: Mapping[str, Any]) -> tuple[int, ...]:
     return (inputs, outputs) if last == "kernel" else (outputs,)
 
 
-def is_bert(folder: str | os.PathLike[str]) -> bool:
-    """Whether a folder looks like a Hugging Face model."""
-    path = pathlib.Path(folder) / CONFIG
-    return path.is_file() and "model_type" in read_json(inside(folder, CONFIG))
-
-
 def read(folder: str | os.PathLike[str]) -> Published:
     """Read a Hugging Face BERT folder.
 

@@ -15,7 +15,8 @@ import numpy as np
 from ctxjax.config import ConfigError
 from ctxjax.interop.files import Published, field, inside, read_json, size, take, write_json, write_safetensors
 from ctxjax.interop.hf_bert import CONFIG, WEIGHTS, read_arrays
-from ctxjax.text import open_tokenizer
+from ctxjax.text import byte_files, open_tokenizer
+from ctxjax.text.byte_bpe import ByteBPE
 
 KIND = "gpt2"
 EPSILON = 1e-5
@@ -120,7 +121,11 @@ def read_config(described: Mapping[str, Any], where: Any) -> dict[str, Any]:
 
 
 def write(folder: str | os.PathLike[str], model: Published) -> tuple[str, ...]:
-    """Write a folder that `transformers.GPT2LMHeadModel` loads without a missing or unexpected key; no notes."""
+    """Write a folder that `transformers.GPT2LMHeadModel` loads without a missing or unexpected key.
+
+    Returns:
+      one sentence for everything that was left out.
+    """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config, arrays = model.config, {}
@@ -135,9 +140,16 @@ def write(folder: str | os.PathLike[str], model: Published) -> tuple[str, ...]:
     described |= {theirs: config[ours] for ours, theirs in _SIZES.items()} | {"n_inner": config["mlp_dim"]}
     described |= {"embd_pdrop": config.get("dropout", 0.1), "resid_pdrop": config.get("dropout", 0.1)}
     described |= {"attn_pdrop": config.get("attention_dropout", 0.1), "initializer_range": 0.02}
-    if model.tokenizer is not None:
-        described |= dict.fromkeys(("bos_token_id", "eos_token_id"), model.tokenizer.eot_id)
-        model.tokenizer.write_published(folder)
+    tokenizer, notes = model.tokenizer, ()
+    if isinstance(tokenizer, ByteBPE):
+        described |= dict.fromkeys(("bos_token_id", "eos_token_id"), tokenizer.end_id)
+        byte_files.write_published(folder, tokenizer.pieces, tokenizer.merges)
+        write_json(
+            folder / "tokenizer_config.json",
+            {"tokenizer_class": "GPT2Tokenizer", "model_max_length": config["max_len"]},
+        )
+    elif tokenizer is not None:
+        notes = (f"the vocabulary is of kind {tokenizer.kind}, which GPT2Tokenizer cannot hold: left out",)
     write_safetensors(folder / WEIGHTS, arrays)
     write_json(folder / CONFIG, described)
-    return ()
+    return notes

@@ -132,6 +132,7 @@ class Model(nn.Module):
     next_sentence: bool = True
     attention_implementation: str | None = None
     activation: str = "gelu_tanh"
+    predicts = "masked"
 
     def setup(self) -> None:
         if self.activation not in ("gelu_tanh", "gelu"):

@@ -130,6 +130,7 @@ class Model(nn.Module):
     each_distinct: bool = True
     dtype: str = "float32"
     param_dtype: str = "float32"
+    predicts = "neighbours"
 
     def setup(self) -> None:
         kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}

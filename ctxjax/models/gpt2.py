@@ -93,6 +93,7 @@ class Model(nn.Module):
     param_dtype: str = "float32"
     remat: bool = False
     attention_implementation: str | None = None
+    predicts = "next"
 
     def setup(self) -> None:
         if self.width % self.num_heads:

@@ -21,7 +21,7 @@ import tokenizers
 from jaxtyping import Int
 
 from ctxjax.config import ConfigError
-from ctxjax.text.byte_files import MERGES
+from ctxjax.text.byte_files import MERGES, merges_text
 from ctxjax.text.table import RunTable
 from ctxjax.text.tokenizer import Encoding, Sentences, digest_of, make_encoding, save_files
 
@@ -79,7 +79,7 @@ class ByteBPE:
         self.lowercase = bool(lowercase)
         self.ids: dict[str, int] = {piece: i for i, piece in enumerate(self.pieces)}
         self._check()
-        self.eot_id = self.ids[END_OF_TEXT]
+        self.end_id = self.ids[END_OF_TEXT]
         self._bytes = {ord(char): byte for byte, char in byte_characters().items()}
         self._engine = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=self.ids, merges=self.merges))
         self._engine.pre_tokenizer = pre_tokenizer()
@@ -113,20 +113,18 @@ class ByteBPE:
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write `vocab.txt`, `merges.txt` and `tokenizer.json`."""
-        save_files(self, folder, {MERGES: self._merges_text()})
+        save_files(self, folder, {MERGES: merges_text(self.merges)})
 
     def digest(self) -> str:
         """Equal for tokenizers that give equal ids for every text."""
-        return digest_of(self, self._merges_text())
-
-    def _merges_text(self) -> str:
-        return "#version: 0.2\n" + "".join(f"{left} {right}\n" for left, right in self.merges)
+        return digest_of(self, merges_text(self.merges))
 
     def encode(self, text: str, special: bool = False) -> Encoding:
         """Pieces of a text, with offsets into it that hold the blank in front of a piece if the piece does.
 
-        A character of several bytes may be cut into several pieces, which then share it. A piece of white space alone
-        belongs to the word before it (to the first one where there is none, to word -1 where there are no words).
+        A character of several bytes may be cut into several pieces, which then share it. A blank right before a word
+        belongs to it, other white space to the word before (to the first one where there is none, to word -1 where
+        there are no words).
 
         Args:
           text: any text; lone surrogates are read as U+FFFD.
@@ -138,7 +136,7 @@ class ByteBPE:
         at = 0
         for part in re.split(f"({re.escape(END_OF_TEXT)})", text) if special else [text]:
             if special and part == END_OF_TEXT:
-                ids.append(self.eot_id)
+                ids.append(self.end_id)
                 starts.append(at)
                 ends.append(at + len(part))
             else:
@@ -149,7 +147,9 @@ class ByteBPE:
                 ends += [at + int(places[end - 1]) + 1 for _, end in found.offsets]
             at += len(part)
         begins = [start for start, _ in self.split_words(text)]
-        words = np.searchsorted(begins, ends, "left") - 1  # the last word that begins before the piece ends
+        # The last word that begins before the piece ends; a blank alone goes with a word right behind it.
+        reach = [end + (end - start == 1 and text[start] == " ") for start, end in zip(starts, ends)]
+        words = np.searchsorted(begins, reach, "left") - 1
         return make_encoding(self, ids, starts, ends, np.maximum(words, 0).tolist() if begins else [-1] * len(ids))
 
     def _places(self, text: str) -> Sequence[int] | Int[np.ndarray, " n"]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+from collections.abc import Sequence
 
 from ctxjax.config import ConfigError
 
@@ -34,6 +35,19 @@ def read_published(path: str | os.PathLike[str]) -> tuple[list[str], list[tuple[
     if [ids[piece] for piece in pieces] != list(range(len(pieces))):
         raise ConfigError(f"vocabulary {path}: the ids are not 0, 1, 2, ... {len(pieces) - 1}, each once")
     return pieces, read_merges(path.with_name(PUBLISHED[path.name]))
+
+
+def write_published(folder: str | os.PathLike[str], pieces: Sequence[str], merges: Sequence[tuple[str, str]]) -> None:
+    """Write `vocab.json` and `merges.txt`."""
+    folder = pathlib.Path(folder)
+    ids = {piece: number for number, piece in enumerate(pieces)}
+    (folder / "vocab.json").write_text(json.dumps(ids, ensure_ascii=False), encoding="utf-8")
+    (folder / MERGES).write_text(merges_text(merges), encoding="utf-8")
+
+
+def merges_text(merges: Sequence[tuple[str, str]]) -> str:
+    """The content of `merges.txt`."""
+    return "#version: 0.2\n" + "".join(f"{left} {right}\n" for left, right in merges)
 
 
 def read_merges(path: str | os.PathLike[str]) -> list[tuple[str, str]]:

@@ -67,6 +67,7 @@ class Tokenizer(Protocol):
     pieces: list[str]
     ids: dict[str, int]
     unk_id: int
+    end_id: int  # between two documents of one text
 
     def __len__(self) -> int: ...
     def encode(self, text: str) -> Encoding: ...

@@ -47,6 +47,7 @@ class WordPiece:
         if missing:
             raise ConfigError(f"the WordPiece vocabulary lacks {', '.join(missing)}")
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (self.ids[piece] for piece in SPECIALS)
+        self.end_id = self.sep_id
         self._continuing = {p[len(CONTINUES) :]: i for p, i in self.ids.items() if p.startswith(CONTINUES)}
         self._longest = max(len(piece) for piece in self.pieces)
         self._held: dict[str, tuple[list[int], list[int], list[int], list[int]]] = {}

@@ -84,6 +84,7 @@ class Words:
             raise ConfigError(f"split={split!r} is neither 'rules' nor 'whitespace'")
         self.lowercase, self.split, self.max_word_chars = bool(lowercase), split, int(max_word_chars)
         self.bos_id, self.eos_id, self.unk_id = range(3)
+        self.end_id = self.eos_id
         self.ids: dict[str, int] = {word: i for i, word in enumerate(self.pieces)}
         self._known = {word: i for word, i in self.ids.items() if i > self.unk_id}  # a "<S>" in a text is no mark
 

@@ -31,7 +31,7 @@ def text_of_pass(source, seed, number):
 
 
 def test_a_pass_is_every_document_once_with_a_separator_behind_it(source):
-    corpus, separator = source.corpus, source.tokenizer.sep_id
+    corpus, separator = source.corpus, source.tokenizer.end_id
     text = text_of_pass(source, 3, 1)
     bounds = corpus.sentence_tokens[corpus.document_sentences]
     wanted = sorted((*corpus.read_tokens(int(a), int(b))[0].tolist(), separator) for a, b in itertools.pairwise(bounds))
@@ -45,7 +45,7 @@ def test_a_pass_is_every_document_once_with_a_separator_behind_it(source):
 def test_targets_are_the_tokens_one_place_later_across_documents(source):
     made = batch_at(source, 0, 64, 0)
     assert np.array_equal(made["inputs"]["tokens"][:, 1:], made["targets"][:, :-1])
-    assert (made["inputs"]["tokens"] == source.tokenizer.sep_id).any() and made["weights"].all()
+    assert (made["inputs"]["tokens"] == source.tokenizer.end_id).any() and made["weights"].all()
 
 
 def test_passes_and_seeds_join_the_documents_otherwise(source):

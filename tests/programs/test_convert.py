@@ -92,7 +92,7 @@ def test_the_softmax_is_left_out_of_elmos_layout_and_it_is_said(tmp_path, capsys
 
 
 @pytest.mark.parametrize(
-    "to, message", [("elmo", "--to elmo is for models of kind 'bilm'"), ("hf", "not an empty folder")]
+    "to, message", [("elmo", "--to elmo is for models of kind bilm"), ("hf", "not an empty folder")]
 )
 def test_refusals_leave_nothing_behind(hf, tmp_path, to, message):
     target = tmp_path / "out"

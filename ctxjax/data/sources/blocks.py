@@ -23,7 +23,6 @@ from ctxjax.data.corpus import Corpus
 from ctxjax.data.index import open_index
 
 _VERSION = 1  # of the index; part of its key
-_SEPARATORS = ("eot_id", "sep_id", "eos_id")  # by which attribute of a tokenizer the end of a document is named
 
 
 class Source:
@@ -123,13 +122,9 @@ class Source:
                 out[filled : filled + stop - first - skip] = corpus.read_tokens(first + skip, stop)[0]
                 filled += stop - first - skip
             if filled < len(out):
-                out[filled] = self._separator
+                out[filled] = self.tokenizer.end_id
                 filled += 1
             place, skip = place + 1, 0
-
-    @functools.cached_property
-    def _separator(self) -> int:
-        return next(getattr(self.tokenizer, name) for name in _SEPARATORS if hasattr(self.tokenizer, name))
 
     def _pass(self, seed: int, number: int) -> dict[str, np.ndarray]:
         """The documents of a pass in order, and where each starts; the last two passes stay open."""
@@ -159,4 +154,4 @@ def example() -> Source:
     """A small source on generated text."""
     from ctxjax.data.generated import generated_corpus
 
-    return Source(generated_corpus("wordpiece"), length=32)
+    return Source(generated_corpus("byte_bpe"), length=32)
