@@ -317,7 +317,7 @@ class Trainer:
         self.evaluated = step
         if found:
             self.final = found
-            self.write(step, found)
+            self.write(step, found | {"tokens": step * self.run.tokens_per_step})
             self.log(f"step {step}  " + "  ".join(f"{name} {value:.4f}" for name, value in found.items()))
         return optim.on_eval(state, found)
 

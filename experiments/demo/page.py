@@ -115,13 +115,14 @@ def draw_curves(folder: pathlib.Path, results: dict[str, Any]) -> None:
         result = results[name]
         terms = {"bert": ["mlm"], "elmo": ["forward", "backward"]}[name]
         for color, term in zip(("tab:blue", "tab:orange"), terms):
-            train = [(line["tokens"], line[term]) for line in result["curve"] if term in line]
-            held = [(line["tokens"], line[f"heldout/{term}"]) for line in result["curve"] if f"heldout/{term}" in line]
+            train = [(line["tokens"] / 1e6, line[term]) for line in result["curve"] if term in line]
+            name = f"heldout/{term}"
+            held = [(line["tokens"] / 1e6, line[name]) for line in result["curve"] if name in line]
             axis.plot(*zip(*train), color=color, alpha=0.4, label=f"{term}, training")
             axis.plot(*zip(*held), color=color, marker="o", label=f"{term}, held out")
         for counts, style in (("unigram", ":"), ("bigram", "--")):
             axis.axhline(result[counts]["nll"], color="gray", linestyle=style, label=f"{counts}, held out")
-        axis.set(title=title, xlabel="tokens seen", ylabel="nats a token")
+        axis.set(title=title, xlabel="million tokens seen", ylabel="nats a token")
         axis.legend(fontsize=8)
     figure.savefig(folder / "curves.png", dpi=110)
     pyplot.close(figure)
@@ -212,7 +213,8 @@ def page(
             near += "".join(f"<li>{emphasise(text)} <small>{score:.2f}</small></li>" for score, text in found[sense])
             near += "</ol>"
     picture = base64.b64encode((folder / "curves.png").read_bytes()).decode()
-    verdict = "below" if bert["model"]["nll"] < bert["unigram"]["nll"] else "NOT YET below"
+    below = bert["model"]["nll"] < bert["unigram"]["nll"]
+    verdict = "below that line and far from the bigrams'" if below else "NOT YET below that line"
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>ctxjax: the demonstration</title>
 <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}}
 table{{border-collapse:collapse}}td,th{{padding:.2rem .8rem;border-bottom:1px solid #ddd;text-align:left}}
@@ -223,8 +225,8 @@ ELMo read {elmo["tokens"] / 1e6:.2f} million words in each direction in {elmo["s
 {bert["tokens"] / 1e6:.2f} million word pieces in {bert["steps"]} steps.</p>
 <table>{table}</table>
 <p>A masked language model learns slowly: it is graded on 15 % of the positions, and for its first millions of tokens it
-hovers near the unigram line. In these minutes it is {verdict} that line, no more should be expected;
-<code>bash launch/demo.sh --minutes 60</code> shows it leave. Its next-sentence accuracy is
+hovers near the unigram line. In these minutes it came {verdict}; no more should be expected, and
+<code>bash launch/demo.sh --minutes 60</code> takes it further. Its next-sentence accuracy is
 {100 * bert["next_sentence_accuracy"]:.1f} %.</p>
 <img alt="learning curves" src="data:image/png;base64,{picture}">
 <h2>Filled masks</h2><table>{masks}</table>

@@ -314,6 +314,13 @@ def test_the_run_folder_tells_everything(straight):
     assert (folder / "tokenizer" / "vocab.txt").read_text() == (straight / "tokenizer" / "vocab.txt").read_text()
 
 
+def test_an_evaluation_off_the_log_lines_knows_its_tokens(corpus, tmp_path):
+    """Or curves over tokens would lose it."""
+    run(make(corpus, total="6 steps", log_every="6 steps", eval_every="2 steps"), tmp_path)
+    held = [line for line in metrics.read(tmp_path) if "heldout/next" in line]
+    assert [line["tokens"] for line in held] == [2 * 64, 4 * 64, 6 * 64]
+
+
 def test_training_learns(straight):
     losses = list(logged(straight).values())
     assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.05
