@@ -98,19 +98,16 @@ class Pretrained:
     @property
     def can(self) -> tuple[str, ...]:
         """Which of the methods this model has what is needed for."""
-        head = "mlm" if self._predicts == "masked" else "softmax"
         if self.tokenizer is None:
             return ()
-        if head in self.missing:
+        if ("mlm" if self._predicts == "masked" else "softmax") in self.missing:
             return ("embed",)
-        return (
-            "embed",
-            *{"masked": ("fill_mask", "score"), "next": ("score", "generate")}.get(self._predicts, ("score",)),
-        )
+        more = {"masked": ("fill_mask", "score"), "next": ("score", "generate"), "neighbours": ("score",)}
+        return ("embed", *more.get(self._predicts, ()))
 
     @property
     def _predicts(self) -> str:
-        return self.model.predicts
+        return getattr(self.model, "predicts", "")
 
     def _need(self, method: str) -> Reader:
         """What turns texts into inputs; raises where the model has not what a method needs."""
