@@ -71,8 +71,8 @@ class Model(Protocol):
 
     Fields have the same names everywhere: `vocab_size width depth num_heads mlp_dim max_len dropout dtype param_dtype`.
 
-    A class attribute `predicts` says which words the readout tells: "masked" ones, the "next", or the "neighbours", next
-    and previous. `ctxjax.load` goes by it; a model without it gives vectors alone.
+    A class attribute `predicts` says which words the readout tells: "masked" ones, the "next", or the "neighbours", the
+    next and the previous. `ctxjax.load` goes by it; a model without it gives vectors alone.
     """
 
     def __call__(self, inputs: Inputs, carry: Carry = (), train: bool = False) -> Outputs: ...
