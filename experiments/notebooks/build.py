@@ -109,9 +109,10 @@ CELLS = [
             for number, layer in enumerate(layers):
                 table = cosines(layer)
                 nearest = np.argmax(np.where(np.eye(len(sense), dtype=bool), -2, table), axis=1)
-                share = (sense[nearest] == sense).mean() if number or name == "BERT" else float("nan")
+                alike = table.min() > 0.9999  # one vector for all uses: no nearest one
+                share = "all alike" if alike else f"{(sense[nearest] == sense).mean():.0%}"
                 a, b = table[same].mean(), table[other].mean()
-                print(f"{name} layer {number:<2}{a:10.3f}{b:8.3f}{a - b:8.3f}{share:36.0%}")
+                print(f"{name} layer {number:<2}{a:10.3f}{b:8.3f}{a - b:8.3f}{share:>36}")
         """,
     ),
     (
