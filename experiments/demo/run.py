@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import pathlib
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -56,12 +57,23 @@ def main(argv: list[str] | None = None) -> int:
     stages.append(("evaluate and write the page", ["experiments/demo/page.py", str(output)]))
     for number, (title, arguments) in enumerate(stages, 1):
         print(f"\n[{number}/{len(stages)}] {title}\n  python {shlex.join(arguments)}", flush=True)
-        code = subprocess.run([sys.executable, *arguments], cwd=ROOT).returncode
+        code = run(arguments)
         if code:
             print(f"\nstopped in stage {number} ({title}); the same command continues from here", file=sys.stderr)
             return code
     print(f"\n{(time.monotonic() - began) / 60:.1f} minutes. The page: {output / 'results.html'}")
     return 0
+
+
+def run(arguments: list[str]) -> int:
+    """Run a program of the repository to its end. Ctrl-C reaches it too: a training run saves, and is waited for."""
+    with subprocess.Popen([sys.executable, *arguments], cwd=ROOT) as process:
+        while True:
+            try:
+                code = process.wait()
+                return 130 if code == -signal.SIGINT else code
+            except KeyboardInterrupt:
+                continue
 
 
 if __name__ == "__main__":

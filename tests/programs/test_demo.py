@@ -2,7 +2,10 @@
 
 import importlib.util
 import math
+import os
 import pathlib
+import signal
+import subprocess
 import sys
 
 import numpy as np
@@ -56,3 +59,24 @@ def test_context_helps_where_the_language_has_it(counts):
 def test_guesses_without_ends_are_never_an_end(counts):
     assert (counts._guesses(ends=False) != counts.boundary).all()
     assert (counts._guesses(ends=True) == counts.boundary).any()
+
+
+def test_ctrl_c_is_waited_out():
+    """The program that runs saves first; whoever started it must not kill it before."""
+    child = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGINT, lambda *_: (time.sleep(0.8), print('saved', flush=True), sys.exit(130)))\n"
+        "print('ready', flush=True); time.sleep(60)"
+    )
+    parent = f"import sys; sys.path.insert(0, {str(DEMO)!r}); import run; sys.exit(run.run(['-c', {child!r}]))"
+    started = subprocess.Popen(
+        [sys.executable, "-c", parent],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert started.stdout is not None and started.stdout.readline() == "ready\n"
+    os.killpg(started.pid, signal.SIGINT)
+    out, err = started.communicate(timeout=30)
+    assert (started.returncode, out, err) == (130, "saved\n", "")
