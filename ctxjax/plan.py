@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import pathlib
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ NOMINAL_STEPS = 1_000_000  # of a schedule whose length needs a corpus; nothing 
 
 
 def assemble(config: Any) -> tuple[Run, bool]:
-    """The run of a config, with its corpus if that is given, else with rows of the same shapes from an example.
+    """The run of a config, with its corpus if that is prepared, else with rows of the same shapes from an example.
 
     Returns:
       The run, and whether lengths (passes, tokens of a row) are those of the real corpus.
@@ -40,8 +41,10 @@ def assemble(config: Any) -> tuple[Run, bool]:
     from ctxjax import run as runs
     from ctxjax.config import ConfigError, Duration
     from ctxjax.data import pipeline
+    from ctxjax.data.corpus import MANIFEST
 
-    if runs.optional(config.source, "corpus", ""):
+    given = runs.optional(config.source, "corpus", "")
+    if given and (pathlib.Path(given) / MANIFEST).exists():
         return runs.assemble(config), True
     name = config.source.name
     module = importlib.import_module(name if "." in name else f"ctxjax.data.sources.{name}")
@@ -52,7 +55,7 @@ def assemble(config: Any) -> tuple[Run, bool]:
         config.source.corpus = stand_in
         runs.validate(config)
         source = configs.build("source", config.source)
-        config.source.corpus = ""
+        config.source.corpus = given
     model, objective = configs.build("model", config.model), configs.build("objective", config.objective)
     row = pipeline.batch_at(source, seed=0, batch_size=1, step=0)
     shapes = {rows: _with_rows(row, rows) for rows in (1, config.batch_size)}
@@ -121,6 +124,8 @@ def make_plan(config: Any, devices: Sequence[Any], peak: float = 0.0, mfu: float
     rows = sharding.batch_sharding(mesh)
     batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=rows), run.batch)
     kind = devices[0].device_kind
+    if not real and run.config.source.corpus:
+        notes = [*notes, f"the corpus {run.config.source.corpus} is not prepared, so lengths in passes are not known"]
     memory = {
         "parameters": shard_bytes(abstract.params),
         "optimizer": shard_bytes(abstract.opt_state),

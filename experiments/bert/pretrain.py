@@ -165,7 +165,7 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
     config.model.update(max_len=64, dropout=0.0, attention_dropout=0.0)
     config.source.update(corpus=generated_corpus("wordpiece"), length=32, max_predictions=5, passes=2)
     config.update(batch_size=16, accum_steps=1, total="20 steps")
-    config.optim.lr = 3e-3
+    config.optim.lr = 2e-2 if config.optim.name == "lamb" else 3e-3  # LAMB's steps are a share of each parameter's norm
     config.optim.schedule = dict(name="constant")
     config.update(log_every="5 steps", save_every="10 steps", eval_every="20 steps")
     config.evals.heldout.update(batches=2, batch_size=16)

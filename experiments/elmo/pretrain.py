@@ -137,5 +137,7 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
     config.objective.samples = min(config.objective.samples, 64)
     config.source.update(corpus=generated_corpus("words"), length=8)
     config.update(batch_size=16, total="20 steps")
+    if config.optim.name == "adamw":
+        config.optim.lr = 1e-2
     config.update(log_every="5 steps", save_every="10 steps", eval_every="20 steps")
     config.evals.heldout.update(batches=2, batch_size=16)
