@@ -31,6 +31,7 @@ needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, re
 # Wide enough that products are nearly all of the work; `tiny()` itself spends half of it on activations and norms.
 WIDER = {
     "bert": {"width": 128, "mlp_dim": 512},
+    "gpt2": {"width": 128, "mlp_dim": 512},
     "bilm": {"width": 128, "projection": 64, "vocab_size": 512, "filters": ((1, 32), (3, 64)), "each_distinct": False},
 }
 
