@@ -214,9 +214,9 @@ def page(
             near += "</ol>"
     picture = base64.b64encode((folder / "curves.png").read_bytes()).decode()
     if bert["model"]["nll"] < bert["unigram"]["nll"]:
-        verdict = """In these minutes it came below that line, at first by copying: one graded position in ten keeps its
-piece. How far it has come beyond that the masks below show, which get much the same guesses whatever stands round them
-until a BERT begins to read."""
+        verdict = """In these minutes it came below that line, which it does by copying: one graded position in ten
+keeps its piece. The others it guesses little better than by frequency, and the masks below get much the same guesses
+whatever stands round them, until a BERT begins to read."""
     else:
         verdict = "In these minutes it has NOT YET come below that line."
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>ctxjax: the demonstration</title>
