@@ -215,7 +215,8 @@ def page(
     picture = base64.b64encode((folder / "curves.png").read_bytes()).decode()
     if bert["model"]["nll"] < bert["unigram"]["nll"]:
         verdict = """In these minutes it came below that line. A BERT does so by copying first, since one graded
-position in ten keeps its piece; the masks below show whether it reads yet, for until then all get much the same guesses."""
+position in ten keeps its piece; the masks below show whether it reads yet, for until then all get much the same
+guesses."""
     else:
         verdict = "In these minutes it has NOT YET come below that line."
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>ctxjax: the demonstration</title>
