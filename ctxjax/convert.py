@@ -1,4 +1,4 @@
-"""`python -m ctxjax.convert SRC DST --to hf|elmo|ctxjax`: published weights in and out.
+"""`python -m ctxjax.convert SRC DST --to hf|elmo|arpa|ctxjax`: published weights in and out.
 
 SRC is anything that `ctxjax.load` opens, or a TensorFlow checkpoint of google-research/bert. `--to ctxjax` writes a run
 folder with one checkpoint, from which a config's `init_from` goes on; the others write the published layouts.
@@ -19,7 +19,12 @@ from ctxjax import cli
 if TYPE_CHECKING:
     from ctxjax.interop.files import Published
 
-FORMATS = {"hf": ("bert", "gpt2"), "elmo": ("bilm",), "ctxjax": ()}  # the kinds of models each has a place for
+FORMATS = {
+    "hf": ("bert", "gpt2"),
+    "elmo": ("bilm",),
+    "arpa": ("ngram",),
+    "ctxjax": (),
+}  # the kinds of models each has a place for
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -29,15 +34,16 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "source",
         metavar="SRC",
-        help="a run folder, a Hugging Face BERT or GPT-2 folder, an ELMo folder (or its HDF5 weights), or a TensorFlow "
-        "BERT checkpoint (folder or prefix; needs TensorFlow, extra [tf])",
+        help="a run folder, a Hugging Face BERT or GPT-2 folder, an ELMo folder (or its HDF5 weights), an ARPA "
+        "file, or a TensorFlow BERT checkpoint (folder or prefix; needs TensorFlow, extra [tf])",
     )
-    parser.add_argument("target", metavar="DST", help="a folder that does not exist yet, or is empty")
+    parser.add_argument("target", metavar="DST", help="a folder that does not exist yet, or is empty; a file for arpa")
     parser.add_argument(
         "--to",
         required=True,
         choices=tuple(FORMATS),
-        help="hf: safetensors for transformers; elmo: options.json and HDF5 for bilm-tf and AllenNLP; ctxjax: a run",
+        help="hf: safetensors for transformers; elmo: options.json and HDF5 for bilm-tf and AllenNLP; "
+        "arpa: one file, an n-gram model for KenLM and SRILM; ctxjax: a run",
     )
     parser.add_argument("--step", type=int, help="which checkpoint of a run; default: the newest")
     return parser
@@ -61,6 +67,8 @@ def convert(source: str, target: str, to: str, step: int | None = None) -> tuple
     if FORMATS[to] and kind not in FORMATS[to]:
         raise ConfigError(f"--to {to} is for models of kind {' or '.join(FORMATS[to])}, and {source} is a {kind!r}")
     folder.parent.mkdir(parents=True, exist_ok=True)
+    if to == "arpa":
+        return (*published.notes, *write_arpa(folder, published, source))
     # Beside the target and renamed at the end, so that a folder under its name is whole.
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as made:
         inner = pathlib.Path(made) / "model"
@@ -82,6 +90,22 @@ def read(source: str, step: int | None = None) -> tuple[Published, dict[str, Any
     place = pathlib.Path(source)
     is_tf = tf_bert.is_tf_bert(place) and not (place.is_dir() and formats.is_hf(place))
     return (tf_bert.read(place), {}) if is_tf else formats.read(source, step)
+
+
+def write_arpa(path: pathlib.Path, published: Published, source: str) -> tuple[str, ...]:
+    """An ARPA file, which holds back-off models alone."""
+    from ctxjax.config import ConfigError
+    from ctxjax.ngrams import arpa
+
+    if path.is_dir():
+        raise ConfigError(f"{path} is a folder, and an ARPA model is one file; name it as in {path / 'model.arpa'}")
+    if published.config["smoothing"] != "kneser_ney":
+        raise ConfigError(
+            f"{source} is smoothed by {published.config['smoothing']}, which an ARPA file cannot hold; count with "
+            "--config.model.smoothing=kneser_ney"
+        )
+    arpa.write(path, published.params, arpa.arpa_words(published.tokenizer), published.config["order"])
+    return ()
 
 
 def write_run(folder: pathlib.Path, published: Published, meta: dict[str, Any], source: str) -> tuple[str, ...]:

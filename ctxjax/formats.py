@@ -1,4 +1,4 @@
-"""A model from any folder that holds one: a run of ours, a Hugging Face BERT or GPT-2, an ELMo."""
+"""A model from any folder that holds one: a run of ours, a Hugging Face BERT or GPT-2, an ELMo, an ARPA file."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from ctxjax import checkpoint
 from ctxjax.config import ConfigError
 from ctxjax.interop import elmo, hf_bert, hf_gpt2, tf_bert
 from ctxjax.interop.files import Published, inside, read_json, refuse_pickle
+from ctxjax.ngrams import arpa
 from ctxjax.text import open_tokenizer
 
 HF = {"bert": hf_bert, "gpt2": hf_gpt2}  # by the model_type of a config.json
@@ -36,13 +37,16 @@ def read(path: str | os.PathLike[str], step: int | None = None) -> tuple[Publish
         return HF[kind].read(place), {}
     if elmo.is_elmo(place):
         return elmo.read(place), {}
+    if place.name.endswith((".arpa", ".arpa.gz")):
+        config, tables, words = arpa.read(place)
+        return Published(config, tables, words), {}
     if tf_bert.is_tf_bert(place):
         raise ConfigError(
             f"{place} is a TensorFlow checkpoint; convert it once: python -m ctxjax.convert {place} DIR --to ctxjax"
         )
     raise ConfigError(
         f"{place} is neither a run folder (checkpoints/), nor a Hugging Face model (config.json and "
-        "model.safetensors), nor an ELMo (options.json and HDF5 weights)"
+        "model.safetensors), nor an ELMo (options.json and HDF5 weights), nor an n-gram model (.arpa)"
     )
 
 

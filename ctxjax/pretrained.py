@@ -22,6 +22,7 @@ from ctxjax import formats, generation, tree
 from ctxjax.config import ConfigError
 from ctxjax.inference import TOKENS_PER_BATCH, Runner
 from ctxjax.interop.files import Published
+from ctxjax.ngrams.loaded import LoadedNGrams
 from ctxjax.reading import Encoded, Reader, Text, Window, make_reader
 
 LAYERS, ALIGN = ("all", "top", "mix"), ("word", "piece")
@@ -325,12 +326,13 @@ class Pretrained:
 def load(
     path: str | os.PathLike[str], step: int | None = None, *, dtype: str = "float32",
     tokens_per_batch: int = TOKENS_PER_BATCH,
-) -> Pretrained:  # fmt: skip
+) -> Pretrained | LoadedNGrams:  # fmt: skip
     """Open a model for use.
 
     Args:
       path: a run folder of ours (or one of its steps), a Hugging Face BERT or GPT-2 folder (config.json,
-        model.safetensors and a vocabulary), or an ELMo folder (options.json and HDF5 weights; or the path of those).
+        model.safetensors and a vocabulary), an ELMo folder (options.json and HDF5 weights; or the path of those), or an
+        n-gram model in an ARPA file.
       step: of a run: which checkpoint; the newest by default.
       dtype: to compute in; parameters are float32.
       tokens_per_batch: bounds the memory of one forward pass.
@@ -339,6 +341,8 @@ def load(
       ConfigError: none of these, or something in it is wrong, in one sentence.
     """
     published, meta = formats.read(path, step)
+    if published.config["name"] == "ngram":
+        return LoadedNGrams(published.config, published.params, published.tokenizer, os.fspath(path), meta)
     return Pretrained(published, os.fspath(path), meta, dtype=dtype, tokens_per_batch=tokens_per_batch)
 
 

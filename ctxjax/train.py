@@ -3,6 +3,8 @@ r"""Pretrain from a config, or go on where the run folder stopped.
     python -m ctxjax.train --config experiments/bert/pretrain.py:size=mini --workdir runs/mini \
         --config.source.corpus=DIR
 
+An n-gram model (experiments/ngram/count.py) is counted in one pass by the same command.
+
 The same command continues a run that was stopped or killed. Exit codes: 0 done; 2 a mistake in config or files (one
 sentence on stderr, before any step); 3 the run cannot go on (numbers that are not finite, a full disk); 143 and 130
 saved and stopped on SIGTERM or Ctrl-C.
@@ -33,8 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args, config = cli.parse(parser, argv)
 
-    from ctxjax import processes, run
+    from ctxjax import counted, processes, run
 
+    if counted.is_counted(config):
+        return counted.train(config, args.workdir)
     run.validate(config)
     processes.cache_compilations()
     processes.initialize(force=args.distributed)

@@ -1,7 +1,8 @@
 """Whole words: a rule for where they end, and a vocabulary sorted by falling frequency, as a sampled softmax needs it.
 
 Words outside the vocabulary share one id, but `encode_sentences` hands out their surface forms too, for models that
-read characters. Text that is tokenised already (Penn Treebank, the billion-word benchmark) wants `split="whitespace"`.
+read characters. Text that is tokenised already (Penn Treebank, the billion-word benchmark) wants `split="whitespace"`,
+and its `<unk>` is our <UNK>.
 
 Reference: the order of the vocabulary and its first three entries are those of bilm-tf (Peters et al. 2018).
 """
@@ -26,6 +27,7 @@ from ctxjax.text.tokenizer import Encoding, Sentences, digest_of, make_encoding,
 SPECIALS = ("<S>", "</S>", "<UNK>")
 SPLITS = ("rules", "whitespace")
 _BREAK = "\n"
+UNKNOWN = "<unk>"  # how text that is tokenised already writes a word outside its vocabulary
 _ABBREVIATIONS = "Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|Messrs|Gen|Col|Lt|Capt|Sgt|Rev|Hon|Gov|Sen|Rep|Inc|Ltd|Co|Corp|vs|etc"
 _CLITICS = "s|S|m|M|d|D|re|RE|ve|VE|ll|LL"
 
@@ -87,6 +89,8 @@ class Words:
         self.end_id = self.eos_id
         self.ids: dict[str, int] = {word: i for i, word in enumerate(self.pieces)}
         self._known = {word: i for word, i in self.ids.items() if i > self.unk_id}  # a "<S>" in a text is no mark
+        if split == "whitespace":
+            self._known[UNKNOWN] = self.unk_id
 
     def __len__(self) -> int:
         return len(self.pieces)
@@ -171,7 +175,7 @@ def learn(texts: Iterable[str], size: int, min_count: int = 1, lowercase: bool =
 def count_words(text: str, lowercase: bool, split: str, counts: dict[str, int]) -> None:
     """Add the words of a text to `counts`."""
     for word, count in collections.Counter(word_pattern(split).findall(text.lower() if lowercase else text)).items():
-        if len(word) <= 200:
+        if len(word) <= 200 and not (split == "whitespace" and word == UNKNOWN):
             counts[word] = counts.get(word, 0) + count
 
 
