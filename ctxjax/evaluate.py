@@ -2,9 +2,11 @@
 
     python -m ctxjax.evaluate --workdir runs/mini
     python -m ctxjax.evaluate --workdir runs/mini --step 10000 --config.evals.heldout.batches=0
+    python -m ctxjax.evaluate --workdir runs/kn5 runs/mini gpt2/ --config experiments/evaluate/without_labels.py
 
-Without --config the config is the one in the checkpoint. The numbers go to stdout as JSON, and to a record where
---record names a folder.
+Without --config the config is the one in the checkpoint. A config without a model is a suite: it is run on anything
+that ctxjax.load opens, on several at once, and prints one table. Otherwise the numbers go to stdout as JSON. Where
+--record names a folder, they go to a record too.
 """
 
 from __future__ import annotations
@@ -23,19 +25,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m ctxjax.evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     cli.add_config(parser, required=False)
-    parser.add_argument("--workdir", required=True, help="run folder or checkpoint step folder")
+    parser.add_argument(
+        "--workdir", required=True, nargs="+", help="run folder or step folder; for a suite any models, several too"
+    )
     parser.add_argument("--step", type=int, help="the newest step by default")
     parser.add_argument("--only", help="the name of one evaluator of config.evals")
     parser.add_argument("--record", metavar="FOLDER", help="write a record of the numbers there")
     args, settings = cli.parse_with_settings(parser, argv)
 
-    from ctxjax import checkpoint, digests, processes
+    from ctxjax import checkpoint, counted, digests, processes, suite
+    from ctxjax.config import ConfigError
 
     processes.cache_compilations()
+    config = cli.parse_config(args.config, settings) if args.config else None
+    if config is not None and suite.is_suite(config):
+        return run_suite(config, args)
+    if len(args.workdir) > 1:
+        raise ConfigError("--workdir names several models, which a suite compares; this config is of one model")
     processes.initialize()
-    folder = checkpoint.find(args.workdir, args.step)
+    folder = checkpoint.find(args.workdir[0], args.step)
     meta = checkpoint.read_meta(folder)
-    config = cli.parse_config(args.config, settings) if args.config else from_meta(meta, settings)
+    config = from_meta(meta, settings) if config is None else config
+    if counted.is_counted(config):
+        raise ConfigError(
+            f"{args.workdir[0]} is a table of counts, whose record has its figures; for others name a suite, as in "
+            "--config experiments/evaluate/without_labels.py"
+        )
     found = evaluate(config, folder, meta, args.only)
     import jax
 
@@ -52,6 +67,26 @@ def main(argv: Sequence[str] | None = None) -> int:
             path = records.write("evaluate", about | {"evaluation": found, "config": config_of(config)}, args.record)
             print(f"wrote {path}", file=sys.stderr)
     processes.shutdown()
+    return 0
+
+
+def run_suite(config: Any, args: argparse.Namespace) -> int:
+    """Every evaluator of a suite on every model; prints a table, and writes a record a model."""
+    from ctxjax import config as configs
+    from ctxjax import pretrained, records, suite
+
+    evaluators = suite.evaluators(config, args.only)
+    found = {}
+    for name, path in zip(suite.names(args.workdir), args.workdir):
+        model = pretrained.load(path, args.step)
+        print(repr(model), file=sys.stderr)
+        found[name] = suite.run(evaluators, model, lambda text: print(text, file=sys.stderr))
+        if args.record:
+            about = {"model": model.config, "step": model.meta.get("step"), "config": configs.to_dict(config)}
+            written = records.write("suite", about | {"of": name, "suite": found[name]}, args.record)
+            print(f"wrote {written}", file=sys.stderr)
+        del model
+    print(suite.table(found))
     return 0
 
 

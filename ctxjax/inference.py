@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ctxjax.objectives.vocabulary import rows_per_chunk
 from ctxjax.types import Params
@@ -143,12 +143,17 @@ class Runner:
 
     def next_log_probs(self, sequences: Sequence[Mapping[str, np.ndarray]]) -> list[np.ndarray]:
         """What a left-to-right model gives to every token but the first: float64 [n - 1] a sequence."""
-        found: list[np.ndarray] = [np.zeros(0)] * len(sequences)
+        return [values for values, _ in self.next_predictions(sequences)]
+
+    def next_predictions(self, sequences: Sequence[Mapping[str, np.ndarray]]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Beside the log-probabilities, whether each token is the most probable one: bool [n - 1] a sequence."""
+        found: list[tuple[np.ndarray, np.ndarray]] = [(np.zeros(0), np.zeros(0, bool))] * len(sequences)
         for batch in plan([_length(one) for one in sequences], self.longest, self.tokens_per_batch):
             inputs = stack([sequences[index] for index in batch.indices], batch.rows, batch.length)
-            values = np.asarray(self._next(self.params, inputs), np.float64)
+            values, best = (np.asarray(part) for part in self._next(self.params, inputs))
             for row, index in enumerate(batch.indices):
-                found[index] = values[row, : _length(sequences[index]) - 1]
+                last = _length(sequences[index]) - 1
+                found[index] = values[row, :last].astype(np.float64), best[row, :last]
         return found
 
     def stream_log_probs(
@@ -184,11 +189,18 @@ def log_probs(
     rows: Float[Array, "N D"], table: Float[Array, "V D"], bias: Float[Array, " V"], targets: Int[Array, " N"]
 ) -> Float[Array, " N"]:
     """`log softmax(rows @ table.T + bias)[target]` in f32, of which only some rows of logits exist at a time."""
+    return predictions(rows, table, bias, targets)[0]
 
-    def one(item: tuple[Array, Array]) -> Array:
+
+def predictions(
+    rows: Float[Array, "N D"], table: Float[Array, "V D"], bias: Float[Array, " V"], targets: Int[Array, " N"]
+) -> tuple[Float[Array, " N"], Bool[Array, " N"]]:
+    """Beside the log-probability of each target, whether none is more probable."""
+
+    def one(item: tuple[Array, Array]) -> tuple[Array, Array]:
         row, target = item
         logits = jnp.matmul(table, row, preferred_element_type=jnp.float32) + bias.astype(jnp.float32)
-        return logits[target] - jax.nn.logsumexp(logits)
+        return logits[target] - jax.nn.logsumexp(logits), logits[target] >= logits.max()
 
     chunk = min(rows.shape[0], rows_per_chunk(table.shape[0]))
     return jax.lax.map(one, (rows, targets), batch_size=chunk)
@@ -208,10 +220,11 @@ def _distribution(model: Any, params: Params, inputs: Any, positions: Array) -> 
     return jax.nn.log_softmax(logits + jnp.broadcast_to(bias.astype(jnp.float32)[None], logits.shape))
 
 
-def _next(model: Any, params: Params, inputs: Any) -> Array:
+def _next(model: Any, params: Params, inputs: Any) -> tuple[Array, Array]:
     top = model.apply({"params": params}, inputs).hidden[-1][:, :-1]
     readout = model.apply({"params": params}, top.reshape(-1, top.shape[-1]), method="readout")
-    return log_probs(*readout, inputs["tokens"][:, 1:].reshape(-1)).reshape(top.shape[:2])
+    values, best = predictions(*readout, inputs["tokens"][:, 1:].reshape(-1))
+    return values.reshape(top.shape[:2]), best.reshape(top.shape[:2])
 
 
 def _stream(model: Any, params: Params, inputs: Any, carry: Any, targets: Array) -> Array:

@@ -103,7 +103,7 @@ class Pretrained:
             return ()
         if ("mlm" if self._predicts == "masked" else "softmax") in self.missing:
             return ("embed",)
-        more = {"masked": ("fill_mask", "score"), "next": ("score", "generate"), "neighbours": ("score",)}
+        more = {"masked": ("fill_mask", "score"), "next": ("score", "score_next", "generate"), "neighbours": ("score",)}
         return ("embed", *more.get(self._predicts, ()))
 
     @property
@@ -118,7 +118,7 @@ class Pretrained:
             why = "no vocabulary lies beside it"
         elif method == "fill_mask" and self._predicts != "masked":
             why = "it predicts words from those beside them, and has no masked position"
-        elif method == "generate" and self._predicts != "next":
+        elif method in ("generate", "score_next") and self._predicts != "next":
             why = "it predicts words from both sides"
         else:
             why = f"its {'masked-word head' if self._predicts == 'masked' else 'softmax'} is not in the file"
@@ -261,18 +261,67 @@ class Pretrained:
         Raises:
           ConfigError: a text over the model's `max_len`, for which this is not defined.
         """
+        values = self.log_probs(texts, long="error")
+        sums = np.array([found.sum() for found in values])
+        return sums / np.array([max(1, len(found)) for found in values]) if per_token else sums
+
+    def log_probs(self, texts: Text | Sequence[Text], long: str = "error") -> list[np.ndarray]:
+        """What `score` sums: natural log-probabilities of every piece of each text, float64.
+
+        A biLM has one value more than words: the mean of what its forward half gives to place i + 1 and its backward
+        half to place i.
+
+        Args:
+          texts: as for `embed`.
+          long: texts over the model's `max_len` are an "error"; with "windows" a left-to-right model reads them in
+            windows that overlap by half, and takes each piece where most is before it.
+        """
         reader = self._need("score")
+        _choice("long", long, ("windows", "error"))
         encoded = [reader.encode(text) for text in _texts(texts)]
+        if self._predicts == "next" and long == "windows":
+            return [values for values, _ in self._windowed(reader, encoded)]
         inputs = self._whole(reader, encoded)
         if reader.stateful:
             marked = [reader.targets(one) for one in encoded]
-            values = [found.mean(axis=0) for found in self._runner.stream_log_probs(inputs, marked)]
-        elif self._predicts == "next":
-            values = self._runner.next_log_probs(inputs)
-        else:
-            values = self._pseudo(reader, encoded, inputs)
-        sums = np.array([found.sum() for found in values])
-        return sums / np.array([max(1, len(found)) for found in values]) if per_token else sums
+            return [found.mean(axis=0) for found in self._runner.stream_log_probs(inputs, marked)]
+        if self._predicts == "next":
+            return self._runner.next_log_probs(inputs)
+        return self._pseudo(reader, encoded, inputs)
+
+    def score_next(self, contexts: Sequence[str], words: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """How probable it is that a text goes on with given words (a left-to-right model).
+
+        Args:
+          contexts: of any length; what the model cannot hold at once is read in windows.
+          words: one or more words for each, set off by a space.
+
+        Returns:
+          natural log-probabilities, float64 [N], and whether every piece is the most probable one, bool [N]; an
+          unknown word never is.
+        """
+        reader = self._need("score_next")
+        texts = [f"{context} {word}" for context, word in zip(contexts, words, strict=True)]
+        encoded = [reader.encode(text) for text in texts]
+        log_probs, best = np.zeros(len(texts)), np.zeros(len(texts), bool)
+        for row, (one, found) in enumerate(zip(encoded, self._windowed(reader, encoded))):
+            assert one.piece_spans is not None
+            new = one.piece_spans[:, 1] > len(contexts[row])
+            unknown = one.ids[new] == self.tokenizer.unk_id
+            log_probs[row], best[row] = found[0][new].sum(), found[1][new].all() and not unknown.any()
+        return log_probs, best
+
+    def _windowed(self, reader: Reader, encoded: list[Encoded]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Log-probabilities of the pieces of texts of any length, left to right, and which are the most probable."""
+        cut = [reader.windows(one, self._runner.longest) for one in encoded]
+        values = iter(self._runner.next_predictions([window.inputs for windows in cut for window in windows]))
+        found = [(np.zeros(len(one.ids)), np.zeros(len(one.ids), bool)) for one in encoded]
+        for joined, windows in zip(found, cut):
+            parts = [(window, next(values)) for window in windows]
+            for window, part in reversed(parts):  # an earlier window has more before each piece
+                for whole, piecewise in zip(joined, part):
+                    whole[window.start : window.stop] = piecewise
+        return found
 
     def _pseudo(self, reader: Reader, encoded: list[Any], inputs: list[Any]) -> list[np.ndarray]:
         """Log-probability of every piece where it alone is masked."""

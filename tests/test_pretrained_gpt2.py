@@ -31,7 +31,7 @@ def model(folder):
 
 
 def test_what_it_can(model):
-    assert model.can == ("embed", "score", "generate") and model.missing == ()
+    assert model.can == ("embed", "score", "score_next", "generate") and model.missing == ()
     with pytest.raises(ConfigError, match="cannot fill_mask: it predicts words from those beside them"):
         model.fill_mask("the [MASK]")
 

@@ -21,7 +21,7 @@ class LoadedNGrams:
       params: the tables by path name. meta: meta.json of a run of ours; empty for an ARPA file.
     """
 
-    can = ("score", "generate")
+    can = ("score", "score_next", "generate")
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -40,15 +40,16 @@ class LoadedNGrams:
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{size:,} {n}-grams" for n, size in enumerate(self.model.sizes, start=1))
-        return f"<ngram {self.path!r}: {sizes}; it can score and generate>"
+        return f"<ngram {self.path!r}: {sizes}; it can {' and '.join(self.can)}>"
 
     @property
     def kind(self) -> str:
         """Always "ngram"."""
         return "ngram"
 
-    def log_probs(self, texts: Text | Sequence[Text]) -> list[np.ndarray]:
+    def log_probs(self, texts: Text | Sequence[Text], long: str = "windows") -> list[np.ndarray]:
         """Natural log-probability of every piece of each text and of its end, float64; a text is one sentence."""
+        del long  # a text of any length is read as it is
         texts = [texts] if isinstance(texts, str) else texts
         encoded = [
             self.tokenizer.encode(text) if isinstance(text, str) else self.tokenizer.encode_words(text)
@@ -67,6 +68,25 @@ class LoadedNGrams:
         """
         found = self.log_probs(texts)
         return np.array([one.mean() if per_token else one.sum() for one in found])
+
+    def score_next(self, contexts: Sequence[str], words: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """How probable it is that a sentence goes on with given words.
+
+        Returns:
+          natural log-probabilities, float64 [N], and whether every piece is the most probable one, bool [N]; an
+          unknown word never is.
+        """
+        log_probs, best = np.zeros(len(contexts)), np.zeros(len(contexts), bool)
+        for row, (context, word) in enumerate(zip(contexts, words, strict=True)):
+            one = self.tokenizer.encode(f"{context} {word}")
+            new = int((one.offsets[:, 1] <= len(context)).sum())
+            ids, hits = one.ids.tolist(), []
+            for place in range(new, len(ids)):
+                values = self.model.next_log_probs([self.model.bos, *ids[:place]])
+                log_probs[row] += values[ids[place]]
+                hits.append(bool(values[ids[place]] >= values.max()))
+            best[row] = all(hits) and self.tokenizer.unk_id not in ids[new:]
+        return log_probs, best
 
     def generate(
         self, prompts: Text | Sequence[Text] = "", tokens: int = 50, *, temperature: float = 1.0, seed: int = 0

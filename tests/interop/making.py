@@ -63,3 +63,21 @@ def bilm(token="chars", lowercase=False):
     rng = np.random.default_rng(2)
     params = {name: (0.4 * rng.standard_normal(leaf.shape)).astype(np.float32) for name, leaf in shapes.items()}
     return files.Published(config, params, Words(VOCABULARY, lowercase=lowercase))
+
+
+def gpt2_run(folder):
+    """The path of a small random GPT-2 in Hugging Face's layout, over pieces of the generated language."""
+    from ctxjax.data.generated import make_tokenizer
+    from ctxjax.interop import hf_gpt2
+
+    tokenizer = make_tokenizer("byte_bpe")
+    sizes = {"width": 16, "depth": 2, "num_heads": 4, "mlp_dim": 32, "max_len": 40}
+    config = {"name": "gpt2", "vocab_size": len(tokenizer), **sizes}
+    rng = np.random.default_rng(1)
+    params = {
+        path: (0.3 * rng.standard_normal(hf_gpt2.shape_of(path, config))).astype(np.float32)
+        for path in hf_gpt2.names(config["depth"])
+    }
+    place = folder / "model"
+    hf_gpt2.write(place, files.Published(config, params, tokenizer))
+    return place
