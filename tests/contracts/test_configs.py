@@ -25,6 +25,7 @@ PARAMETERS = {  # the published counts, with all heads
     "experiments/bert/pretrain.py:size=large": 336_226_108,
     "experiments/gpt2/pretrain.py:size=small": 124_439_808,
     "experiments/gpt2/pretrain.py:size=xl": 1_557_611_200,
+    "experiments/modernbert/pretrain.py:size=base": 149_655_232 - (50_368 - 30_522) * 769,
     "experiments/elmo/pretrain.py:size=published": 93_600_848 + 793_471 * 513,
 }
 

@@ -24,6 +24,7 @@ def attention(
     *,
     causal: bool = False,
     visible: Bool[Array, "B T S"] | None = None,
+    window: int | None = None,
     rate: float = 0.0,
     rng: Stream | None = None,
     implementation: str | None = None,
@@ -34,6 +35,7 @@ def attention(
       mask: True where a key may be attended to.
       causal: query t sees the keys 0 to t alone.
       visible: which keys each query sees, where that is neither all nor causal.
+      window: query t sees the keys t - window to t + window alone.
       rate: dropout on the probabilities, where `rng` is given.
       implementation: None or "xla", "cudnn" (`jax.nn.dot_product_attention`'s), or "einsum", the plain reference.
         Dropout on the probabilities always takes the einsum path: no fused kernel of JAX has it.
@@ -43,14 +45,19 @@ def attention(
     if not dropping and implementation != "einsum":
         seen = None if visible is None else visible[:, None]
         return jax.nn.dot_product_attention(
-            query, key, value, bias=bias, mask=seen, is_causal=causal, implementation=implementation
-        )
+            query, key, value, bias=bias, mask=seen, is_causal=causal, local_window_size=window,
+            implementation=implementation,
+        )  # fmt: skip
     scores = jnp.einsum("bthk,bshk->bhts", query, key, preferred_element_type=jnp.float32)
     scores = scores * (query.shape[-1] ** -0.5)
     if bias is not None:
         scores = scores + jnp.broadcast_to(bias, scores.shape)
     if causal:
         visible = jnp.tril(jnp.ones((1, *scores.shape[2:]), bool))
+    if window is not None:
+        distance = jnp.arange(scores.shape[2])[:, None] - jnp.arange(scores.shape[3])[None, :]
+        near = (jnp.abs(distance) <= window)[None]
+        visible = near if visible is None else visible & near
     if visible is not None:
         scores = jnp.where(visible[:, None], scores, HIDDEN)
     probabilities = dropout(jax.nn.softmax(scores), rate, rng, "attention")

@@ -55,6 +55,47 @@ def affine(x: Float[Array, "... D"], kernel: Float[Array, "D F"], bias: Float[Ar
     return (out + jnp.broadcast_to(bias.astype(dtype), out.shape)).reshape(*x.shape[:-1], kernel.shape[-1])
 
 
+class Linear(nn.Module):
+    """`x @ kernel` over the last axis, without a bias; kernel `[inputs features]`."""
+
+    inputs: int
+    features: int
+    kernel_init: jax.nn.initializers.Initializer = truncated_normal(0.02)
+    dtype: Any = "float32"
+    param_dtype: Any = "float32"
+
+    def setup(self) -> None:
+        self.kernel = self.param("kernel", self.kernel_init, (self.inputs, self.features), self.param_dtype)
+
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... F"]:
+        rows = x.astype(self.dtype).reshape(-1, self.inputs)
+        return (rows @ self.kernel.astype(self.dtype)).reshape(*x.shape[:-1], self.features)
+
+
+class Norm(nn.Module):
+    """Normalise the last axis in f32 and scale it, without a bias.
+
+    Attributes:
+      kind: "layer" takes the mean away first (Ba et al. 2016), "rms" does not (Zhang and Sennrich 2019).
+    """
+
+    features: int
+    kind: str = "rms"
+    epsilon: float = 1e-5
+    dtype: Any = "float32"
+    param_dtype: Any = "float32"
+
+    def setup(self) -> None:
+        self.scale = self.param("scale", nn.initializers.ones, (self.features,), self.param_dtype)
+
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        x = x.astype(jnp.float32)
+        if self.kind == "layer":
+            x = x - x.mean(-1, keepdims=True)
+        inverse = jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + self.epsilon)
+        return (x * inverse * self.scale.reshape((1,) * (x.ndim - 1) + (-1,))).astype(self.dtype)
+
+
 class LayerNorm(nn.Module):
     """Normalise the last axis in f32, then scale and shift."""
 
