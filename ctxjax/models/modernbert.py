@@ -2,8 +2,8 @@
 gated MLPs, mostly local attention, no biases.
 
 Reference: Warner et al. 2024, "Smarter, Better, Faster, Longer: A Modern Bidirectional Encoder for Fast, Memory
-Efficient, and Long Context Finetuning and Inference"; rotary positions Su et al. 2021; GeGLU Shazeer 2020; RMSNorm Zhang
-and Sennrich 2019.
+Efficient, and Long Context Finetuning and Inference"; rotary positions Su et al. 2021; GeGLU Shazeer 2020; RMSNorm
+Zhang and Sennrich 2019.
 """
 
 from __future__ import annotations

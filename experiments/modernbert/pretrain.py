@@ -15,8 +15,8 @@ one, of 50,368, is a byte-level BPE with mask pieces). AdamW takes the place of 
 each tensor's update is a global clip of 1.0 here.
 
 Arguments:
-    size=mini|small|base|large  4x256, 6x512, 22x768, 28x1024 (depth x width). mini and small have RMSNorm and default to
-        a run for text at hand and a machine at hand: 32 rows of 128 pieces at 1e-3.
+    size=mini|small|base|large  4x256, 6x512, 22x768, 28x1024 (depth x width). mini and small have RMSNorm and default
+        to a run for text at hand and a machine at hand: 32 rows of 128 pieces at 1e-3.
     recipe=published|cramming   published: warm-up, a plateau, and 1 - sqrt decay (WSD), betas 0.9 and 0.98, decay 1e-5,
         rate 8e-4 (base) or 5e-4 (large), 4,608 (4,928) rows of 1,024. cramming: 16 layers of 768, 4,096 rows of 128
         without a ramp, 25 % masked, clip 0.5, Adam with beta2 0.98 and eps 1e-12, decay 0.01, rate 1e-3 that rises for
