@@ -1,7 +1,8 @@
-r"""What a model knows without being taught a task: perplexity, grammar, last words, word similarity, analogies.
+r"""What a model knows without being taught a task: perplexity, grammar, last words, word senses, similarity, analogies.
 
 Paper: Warstadt et al. 2020 (BLiMP); Paperno et al. 2016 (LAMBADA); Mikolov et al. 2013 (analogies); Finkelstein et al.
-2001, Hill et al. 2015, Luong et al. 2013 (similarity); Salazar et al. 2020 (masked models).
+2001, Hill et al. 2015, Luong et al. 2013 (similarity); Miller et al. 1993 (SemCor); Salazar et al. 2020 (masked
+models).
 Expected: accuracies of other people's models, from memory and to be checked before use: BLiMP about 0.83 for GPT-2
 large and 0.61 for a 5-gram model (Warstadt et al. 2020, table 3); LAMBADA 0.632 for GPT-2 xl (Radford et al. 2019).
 Hardware and time: two CPU cores, a minute for vectors and counts, and about ten for a small Transformer, most of them
@@ -42,6 +43,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         "blimp": {"name": "blimp", "pairs": "tasks/blimp/blimp.tar.xz", "limit": 100 if quick else 0},
         "lambada": {"name": "lambada", "texts": "tasks/lambada/lambada_test.jsonl", "limit": 500 if quick else 0},
         "analogies": {"name": "analogies", "questions": "words/questions-words.txt", "candidates": 30_000, "layer": 0},
+        "senses": {"name": "senses", "tagged": "tasks/wsd/semcor3.jsonl.gz", "lemmas": 40, "corpus": ""},
         **{name: {"name": "similarity", "pairs": f"words/{file}.txt", "layer": 0} for name, file in words.items()},
     }
     return config
