@@ -116,12 +116,12 @@ class Pretrained:
             return make_reader(self.tokenizer, self.config, self._predicts)
         if self.tokenizer is None:
             why = "no vocabulary lies beside it"
+        elif self._predicts == "target":
+            why = "its decoder tells a target from a source"
         elif method == "fill_mask" and self._predicts != "masked":
             why = "it predicts words from those beside them, and has no masked position"
         elif method == "translate":
             why = "it has no decoder that reads a source"
-        elif self._predicts == "target":
-            why = "its decoder tells a target from a source"
         elif method == "generate" and self._predicts != "next":
             why = "it predicts words from both sides"
         else:

@@ -28,7 +28,8 @@ def test_parameter_counts_are_the_published_ones():
 def test_parameter_counts_are_torchs(size):
     torch = pytest.importorskip("torch")
     width, heads, mlp_dim = size
-    theirs = torch.nn.Transformer(width, heads, 6, 6, mlp_dim, device="meta")  # normalises once more at both ends
+    # Torch normalises once more at both ends.
+    theirs = torch.nn.Transformer(width, heads, 6, 6, mlp_dim, batch_first=True, device="meta")
     ours = counted(width=width, num_heads=heads, mlp_dim=mlp_dim, attention_bias=True, pre_norm=True)
     assert ours - 37000 * width == sum(leaf.numel() for leaf in theirs.parameters())
 
