@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from ctxjax import config as configs
 from ctxjax import beam_search, formats, generation, tree
+from ctxjax import config as configs
 from ctxjax.config import ConfigError
 from ctxjax.inference import TOKENS_PER_BATCH, Runner
 from ctxjax.interop.files import Published

@@ -10,6 +10,7 @@ import pytest
 
 from ctxjax.beam_search import penalty, search
 from ctxjax.config import ConfigError
+from ctxjax.inference import Batch
 from ctxjax.models import transformer
 
 STOP, START, VOCAB = 0, 1, 5
@@ -88,12 +89,6 @@ def words(length):
     return itertools.product(range(1, VOCAB), repeat=length)
 
 
-def Batch(indices, rows, length):  # noqa: N802 - stands for the class
-    from ctxjax.inference import Batch
-
-    return Batch(indices, rows, length)
-
-
 @pytest.mark.parametrize(("beam", "pre_norm"), [(2, False), (4, True)])
 def test_it_is_the_plain_search(beam, pre_norm):
     model, params = made(0.2, pre_norm=pre_norm)
@@ -102,7 +97,9 @@ def test_it_is_the_plain_search(beam, pre_norm):
     for source, found in zip(SOURCES, got):
         length = 8 if len(source) <= 8 else 16
         plain = plain_search(lambda target, s=source: next_log_probs(model, params, s, target), beam, 0.6, length + 6)
-        assert [tuple(one.ids.tolist()) for one in found] == [tuple(w for w in target if w != STOP) for target, _ in plain]
+        assert [tuple(one.ids.tolist()) for one in found] == [
+            tuple(w for w in target if w != STOP) for target, _ in plain
+        ]
         np.testing.assert_allclose([one.score for one in found], [score for _, score in plain], rtol=1e-4)
         differ.add(tuple(tuple(one.ids.tolist()) for one in found))
     assert len(differ) > 1 and max(len(one) for found in differ for one in found) > 1

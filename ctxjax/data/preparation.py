@@ -112,7 +112,8 @@ def make_plan(settings: Settings, inputs: Sequence[reading.Input], given: Tokeni
         if kind == "words":
             vocabulary |= {"min_count": settings.min_count, "word_split": settings.word_split or "rules"}
     formats = {item.format for item in inputs}
-    field = settings.field if formats - {"sentences", "documents", parallel.FORMAT} else None  # plain text has no fields
+    plain = {"sentences", "documents", parallel.FORMAT}  # which have no fields
+    field = settings.field if formats - plain else None
     return {
         "settings": vocabulary | {"heldout": settings.heldout, "field": field},
         "inputs": {

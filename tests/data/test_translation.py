@@ -68,7 +68,7 @@ def test_reverse_changes_the_sides(folder, source):
 
 
 def test_mistakes_are_named(folder):
-    with pytest.raises(ConfigError, match="holds no pairs.*--pairs SOURCE TARGET"):
+    with pytest.raises(ConfigError, match=r"holds no pairs.*--pairs SOURCE TARGET"):
         translation.Source(generated_corpus("byte_bpe"))
     with pytest.raises(ConfigError, match="corpus is empty"):
         translation.Source()

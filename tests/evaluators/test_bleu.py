@@ -103,11 +103,11 @@ def test_a_run_translates_and_is_scored(texts, tmp_path, capsys):
     for method in ("generate", "score", "fill_mask"):
         with pytest.raises(ConfigError, match=f"cannot {method}: its decoder tells a target from a source"):
             getattr(model, method)("a text")
-    if pytest.importorskip("sacrebleu"):
-        arguments = {f"--config.evals.bleu.{name}": value for name, value in (fields | {"pairs": 4}).items()}
-        arguments |= {"--config.evals.bleu.output": str(tmp_path / "out"), "--config.source.corpus": config.source.corpus}
-        arguments |= {"--config.model.width": 16, "--config.model.mlp_dim": 16}
-        spec = ["--workdir", str(run), "--config", f"{CONFIG},bleu", "--only", "bleu"]
-        assert evaluate.main([*spec, *(f"{name}={value}" for name, value in arguments.items())]) == 0
-        assert set(json.loads(capsys.readouterr().out)) == {"step", "bleu/bleu", "bleu/length_ratio"}
-        assert (tmp_path / "out").read_text().splitlines() == [" ".join(text.split("\n")).strip() for text in made]
+    pytest.importorskip("sacrebleu")
+    bleus = {f"--config.evals.bleu.{name}": value for name, value in (fields | {"pairs": 4}).items()}
+    others = {"--config.evals.bleu.output": tmp_path / "out", "--config.source.corpus": config.source.corpus}
+    others |= {"--config.model.width": 16, "--config.model.mlp_dim": 16}
+    spec = ["--workdir", str(run), "--config", f"{CONFIG},bleu", "--only", "bleu"]
+    assert evaluate.main([*spec, *(f"{name}={value}" for name, value in (bleus | others).items())]) == 0
+    assert set(json.loads(capsys.readouterr().out)) == {"step", "bleu/bleu", "bleu/length_ratio"}
+    assert (tmp_path / "out").read_text().splitlines() == [" ".join(text.split("\n")).strip() for text in made]

@@ -48,9 +48,7 @@ def run(model, params, inputs, carry=(), method=None):
 
 
 def pair(rows=3, source=7, target=5):
-    tokens, decoder = (
-        jax.random.randint(jax.random.key(n), (rows, n), 0, 53, jnp.int32) for n in (source, target)
-    )
+    tokens, decoder = (jax.random.randint(jax.random.key(n), (rows, n), 0, 53, jnp.int32) for n in (source, target))
     mask = jnp.arange(source)[None] < jnp.array([source, 3, 5])[:rows, None]
     return {"tokens": tokens, "mask": mask, "decoder_tokens": decoder}
 
@@ -226,7 +224,9 @@ def test_every_dropout_is_drawn():
     for field in ("dropout", "attention_dropout", "mlp_dropout"):
         off = {name: 0.0 for name in ("dropout", "attention_dropout", "mlp_dropout") if name != field}
         model, params = made(**off, **{field: 0.5})
-        apply = jax.jit(lambda key, m=model, p=params: m.apply({"params": p}, pair(), train=True, rngs={"dropout": key}))
+        apply = jax.jit(
+            lambda key, m=model, p=params: m.apply({"params": p}, pair(), train=True, rngs={"dropout": key})
+        )
         one, two = (apply(jax.random.key(seed)).hidden[-1] for seed in (0, 1))
         assert not np.allclose(one, two), field
 

@@ -1,4 +1,4 @@
-"""`python -m ctxjax.prepare --pairs`: pairs stay pairs, whatever is wrong with a line, and however often it is killed."""
+"""`python -m ctxjax.prepare --pairs`: pairs stay pairs, whatever is wrong with a line or when it is killed."""
 
 import gzip
 import json
@@ -15,7 +15,11 @@ from tests.programs.test_prepare import files
 
 def sentences(count, seed):
     rng = random.Random(seed)
-    words = ["".join(rng.choices("etaoinshrdlu", k=rng.randint(1, 7))) for _ in range(300)] + ["Büsche", "weiße", "中文"]
+    words = ["".join(rng.choices("etaoinshrdlu", k=rng.randint(1, 7))) for _ in range(300)] + [
+        "Büsche",
+        "weiße",
+        "中文",
+    ]
     return [" ".join(rng.choices(words, k=rng.randint(1, 12))).capitalize() + "." for _ in range(count)]
 
 

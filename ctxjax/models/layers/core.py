@@ -43,7 +43,8 @@ class Dense(nn.Module):
 
     def setup(self) -> None:
         self.kernel = self.param("kernel", self.kernel_init, (self.inputs, self.features), self.param_dtype)
-        self.bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype) if self.use_bias else None
+        shape = (self.features,)
+        self.bias: Any = self.param("bias", self.bias_init, shape, self.param_dtype) if self.use_bias else None
 
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... F"]:
         return affine(x, self.kernel, self.bias, self.dtype)
