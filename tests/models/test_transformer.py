@@ -1,5 +1,7 @@
 """The Transformer: counts, parity with another implementation, what sees what, the cache, packed rows, sinusoids."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,16 +37,18 @@ def test_parameter_counts_are_torchs(size):
 
 
 def made(seed=1, **changes):
-    model = transformer.tiny().clone(**changes)
-    params = jax.jit(lambda: model.init(KEY, ONE, method="touch"))()["params"]
-    keys = iter(jax.random.split(jax.random.key(seed), 200))
-    return model, jax.tree.map(lambda leaf: leaf + 0.2 * jax.random.normal(next(keys), leaf.shape), params)
+    """A tiny model, and parameters that leave nothing at its initial value."""
+    model, rng = transformer.tiny().clone(**changes), np.random.default_rng(seed)
+
+    def draw(name, leaf):
+        return jnp.asarray(name.endswith("scale") + 0.25 * rng.standard_normal(leaf.shape), jnp.float32)
+
+    return model, tree.map_named(draw, jax.eval_shape(lambda: model.init(KEY, ONE, method="touch")["params"]))
 
 
+@functools.partial(jax.jit, static_argnums=(0, 4))
 def run(model, params, inputs, carry=(), method=None):
-    return jax.jit(lambda params, inputs, carry: model.apply({"params": params}, inputs, carry, method=method))(
-        params, inputs, carry
-    )
+    return model.apply({"params": params}, inputs, carry, method=method)
 
 
 def pair(rows=3, source=7, target=5):
@@ -144,7 +148,7 @@ def test_the_first_layer_is_the_scaled_table_and_positions(sinusoid):
 
 def test_initial_deviations():
     model = transformer.Model(400, width=64, depth=1, num_heads=2, mlp_dim=256)
-    params = tree.flatten(model.init(KEY, ONE, method="touch")["params"])
+    params = tree.flatten(jax.jit(lambda: model.init(KEY, ONE, method="touch"))()["params"])
     for name, leaf in params.items():
         if name.endswith("embedding"):
             assert float(leaf.std()) == pytest.approx(64**-0.5, rel=0.05)
@@ -214,7 +218,7 @@ def test_pairs_in_one_row_are_pairs_alone(implementation):
 
 
 def test_remat_changes_nothing():
-    (model, params), (other, _) = made(), made(remat=True)
+    (model, params), (other, _) = made(depth=1), made(depth=1, remat=True)
     loss = lambda module: lambda params: jnp.square(module.apply({"params": params}, pair()).hidden[-1][:, 0]).sum()
     one, two = (jax.jit(jax.grad(loss(module)))(params) for module in (model, other))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), one, two)
@@ -223,7 +227,7 @@ def test_remat_changes_nothing():
 def test_every_dropout_is_drawn():
     for field in ("dropout", "attention_dropout", "mlp_dropout"):
         off = {name: 0.0 for name in ("dropout", "attention_dropout", "mlp_dropout") if name != field}
-        model, params = made(**off, **{field: 0.5})
+        model, params = made(depth=1, **off, **{field: 0.5})
         apply = jax.jit(
             lambda key, m=model, p=params: m.apply({"params": p}, pair(), train=True, rngs={"dropout": key})
         )
