@@ -9,6 +9,7 @@ ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "ctxjax" / "__init__.py").read_text()).group(1)
 
 EXTRAS = {
+    "bleu": ["sacrebleu>=2.4"],
     "demo": ["gensim>=4.4", "matplotlib>=3.9"],
     "tensorboard": ["tensorboardX>=2.6.4"],
     "wandb": ["wandb>=0.20"],

@@ -75,7 +75,8 @@ def stack(sequences: Sequence[Mapping[str, np.ndarray]], rows: int, length: int)
 
 
 def _hidden(model: Any, params: Params, inputs: Any, carry: Any, top: bool) -> tuple[Array, Any]:
-    outputs = model.apply({"params": params}, inputs, carry, False)
+    method = "encode" if getattr(model, "predicts", "") == "target" else "__call__"
+    outputs = model.apply({"params": params}, inputs, carry, False, method=method)
     layers = outputs.hidden[-1:] if top else outputs.hidden
     return jnp.stack([layer.astype(jnp.float32) for layer in layers], axis=1), outputs.carry
 

@@ -1,6 +1,7 @@
 """Raw text -> tokenised shards with a vocabulary and a manifest.
 
     python -m ctxjax.prepare --input PATH... --output DIR
+    python -m ctxjax.prepare --pairs SOURCE TARGET --output DIR
 
 Inputs are files, folders and globs of plain text or JSON lines (each also .gz .bz2 .xz .zst), or
 `tfds:NAME[/config][:split]`. The same command continues after a kill. docs/data.md has the formats and the guarantees.
@@ -21,6 +22,12 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m ctxjax.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--input", nargs="+", metavar="PATH", help="what to read, see above")
+    parser.add_argument(
+        "--pairs",
+        nargs=2,
+        metavar=("SOURCE", "TARGET"),
+        help="parallel text instead: line n of one file translates line n of the other; one vocabulary for both",
+    )
     parser.add_argument("--output", metavar="DIR", help="folder of the corpus")
     parser.add_argument(
         "--format",
@@ -86,11 +93,13 @@ def settings_from(argv: list[str] | None = None) -> Any:
         if name not in known:
             raise ConfigError(f"config.{name} is not a field of prepare{did_you_mean(name, known)}")
     values |= {name: value for name, value in vars(args).items() if name in known and value is not None}
-    for name in ("input", "output"):
-        if not values.get(name):
-            raise ConfigError(f"--{name} is missing")
-    given = values["input"]
+    if not (values.get("input") or values.get("pairs")):
+        raise ConfigError("--input is missing")
+    if not values.get("output"):
+        raise ConfigError("--output is missing")
+    given = values.get("input") or ()
     values["input"] = (given,) if isinstance(given, str) else tuple(given)
+    values["pairs"] = tuple(values.get("pairs") or ())
     return Settings(**values)
 
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from ctxjax import beam_search, formats, generation, tree
 from ctxjax import config as configs
-from ctxjax import formats, generation, tree
 from ctxjax.config import ConfigError
 from ctxjax.inference import TOKENS_PER_BATCH, Runner
 from ctxjax.interop.files import Published
@@ -104,6 +104,7 @@ class Pretrained:
         if ("mlm" if self._predicts == "masked" else "softmax") in self.missing:
             return ("embed",)
         more = {"masked": ("fill_mask", "score"), "next": ("score", "score_next", "generate"), "neighbours": ("score",)}
+        more["target"] = ("translate",)
         return ("embed", *more.get(self._predicts, ()))
 
     @property
@@ -116,8 +117,12 @@ class Pretrained:
             return make_reader(self.tokenizer, self.config, self._predicts)
         if self.tokenizer is None:
             why = "no vocabulary lies beside it"
+        elif self._predicts == "target":
+            why = "its decoder tells a target from a source"
         elif method == "fill_mask" and self._predicts != "masked":
             why = "it predicts words from those beside them, and has no masked position"
+        elif method == "translate":
+            why = "it has no decoder that reads a source"
         elif method in ("generate", "score_next") and self._predicts != "next":
             why = "it predicts words from both sides"
         else:
@@ -357,6 +362,23 @@ class Pretrained:
         ids = [one["tokens"] for one in inputs]
         made = generation.generate(self.model, self.params, ids, tokens, self.tokenizer.end_id, seed, sampling)
         return [self.tokenizer.decode(row) for row in made]
+
+    def translate(self, texts: Text | Sequence[Text], beam: int = 4, alpha: float = 0.6) -> list[str]:
+        """The best target of every text, by beam search.
+
+        Args:
+          texts: as for `embed`.
+          beam: how many targets are kept on the way; 1 is greedy.
+          alpha: of the length penalty; see `beam_search.search`.
+        """
+        reader, end = self._need("translate"), self.tokenizer.end_id
+        sources = [reader.windows(reader.encode(text), None)[0].inputs["tokens"] for text in _texts(texts)]
+        made = beam_search.search(
+            self.model, self.params, sources, start=end, stop=end, beam=beam, alpha=alpha,
+            tokens_per_batch=self._runner.tokens_per_batch,
+        )  # fmt: skip
+        best = {index: self.tokenizer.decode(found[0].ids) for index, found in made}
+        return [best[index] for index in range(len(sources))]
 
     def _whole(self, reader: Reader, encoded: list[Any]) -> list[Any]:
         """Inputs of texts that must be read in one window."""

@@ -62,7 +62,7 @@ class PieceReader:
 
     Args:
       tokenizer: of any kind.
-      first, last: ids of the marks: [CLS] and [SEP], or the end of the text before and nothing.
+      first, last: ids of the marks: [CLS] and [SEP], or the end of the text before and nothing, or nothing and the end.
     """
 
     stateful = False
@@ -203,6 +203,8 @@ def make_reader(tokenizer: Any, config: Mapping[str, Any], predicts: str) -> Rea
     """The reader that fits a tokenizer and a model, by what the model predicts."""
     if predicts == "next":
         return PieceReader(tokenizer, [tokenizer.end_id], [])
+    if predicts == "target":
+        return PieceReader(tokenizer, [], [tokenizer.end_id])
     if tokenizer.kind == "wordpiece":
         return PieceReader(tokenizer, [tokenizer.cls_id], [tokenizer.sep_id])
     return WordReader(tokenizer, config.get("max_chars", characters.MAX_CHARS) if config.get("token") != "words" else 0)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ctxjax.config import ConfigError
-from ctxjax.data import cleaning, corpus, piecework, preparation, reading, tfds_text
+from ctxjax.data import cleaning, corpus, parallel, piecework, preparation, reading, tfds_text
 from ctxjax.data.arrays import replace
 from ctxjax.data.preparation import Settings
 from ctxjax.data.workers import Pool
@@ -239,12 +239,14 @@ def _each_piece(
 
 
 def _pieces(inputs: Sequence[reading.Input], field: str, counts: dict[str, int]) -> Iterator[reading.Piece]:
-    files = [item for item in inputs if item.format != "texts"]
+    files = [item for item in inputs if item.format not in ("texts", parallel.FORMAT)]
     number = read = 0
     for piece in reading.read_pieces(files, counts):
         number, read = piece.number + 1, piece.read
         yield piece
     for item in inputs:
+        if item.format == parallel.FORMAT:
+            yield from parallel.read_pieces(item, number, counts)
         if item.format == "texts":
             base = read
             for piece in tfds_text.read_pieces(item, field, number, counts):

@@ -19,7 +19,9 @@ BAD_JSON = "lines that are not JSON objects"
 NO_FIELD = "JSON objects without the field"
 NOT_TEXT = "JSON fields that are not text"
 LONG_LINES = "lines over the limit"
-DROPPED = (EMPTY_FILES, EMPTY_DOCUMENTS, NO_TOKENS, BAD_JSON, NO_FIELD, NOT_TEXT, LONG_LINES)
+EMPTY_PAIRS = "pairs with an empty side"
+LONG_PAIRS = "pairs with a side of too many tokens"
+DROPPED = (EMPTY_FILES, EMPTY_DOCUMENTS, NO_TOKENS, BAD_JSON, NO_FIELD, NOT_TEXT, LONG_LINES, EMPTY_PAIRS, LONG_PAIRS)
 # What was changed and kept.
 NULS = "NUL characters removed"
 CONTROLS = "control characters removed"

@@ -19,13 +19,13 @@ SYLLABLES = ("ba", "de", "fi", "go", "ku", "la", "me", "ni", "po", "ru", "sa", "
 TOPICS = 4
 FOLLOWERS = 6
 WORDS = 200
-_kept: dict[tuple[str, int], tempfile.TemporaryDirectory[str]] = {}
+_kept: dict[tuple[str, int, bool], tempfile.TemporaryDirectory[str]] = {}
 
 
 def documents(count: int, seed: int = 0) -> Iterator[list[str]]:
     """Documents of the language, each a list of sentences of space-separated words."""
     language, draw = random.Random("language"), random.Random(f"documents {seed}")
-    words = language.sample([a + b + c for a in SYLLABLES for b in SYLLABLES for c in ("", *SYLLABLES)], WORDS)
+    words = _words(language)
     topics = [words[topic::TOPICS] for topic in range(TOPICS)]
     follows = {word: language.choices(topic, k=FOLLOWERS) for topic in topics for word in topic}
     for _ in range(count):
@@ -37,6 +37,21 @@ def documents(count: int, seed: int = 0) -> Iterator[list[str]]:
                 sentence.append(draw.choice(follows[sentence[-1]]))
             sentences.append(" ".join([*sentence, "."]))
         yield sentences
+
+
+def pairs(count: int, seed: int = 0) -> Iterator[list[str]]:
+    """Sentences of the language, each with its translation: every word has one other, and every two change places."""
+    words = _words(random.Random("language"))
+    meanings = dict(zip(words, random.Random("translation").sample(words, WORDS)))
+    for sentence in (sentence for document in documents(count, seed) for sentence in document):
+        told = [meanings.get(word, word) for word in sentence.split()]
+        even = len(told) // 2 * 2
+        told[0:even:2], told[1:even:2] = told[1:even:2], told[0:even:2]
+        yield [sentence, " ".join(told)]
+
+
+def _words(language: random.Random) -> list[str]:
+    return language.sample([a + b + c for a in SYLLABLES for b in SYLLABLES for c in ("", *SYLLABLES)], WORDS)
 
 
 def make_tokenizer(kind: str):
@@ -57,29 +72,33 @@ def make_tokenizer(kind: str):
     return WordPiece([*SPECIALS, *frequent[: WORDS // 2], *syllables])
 
 
-def write_corpus(folder: str | os.PathLike[str], kind: str, count: int = 200, shards: int = 2) -> None:
-    """Write a prepared corpus of `count` training documents, and a tenth as many held out."""
+def write_corpus(
+    folder: str | os.PathLike[str], kind: str, count: int = 200, shards: int = 2, parallel: bool = False
+) -> None:
+    """Write a prepared corpus of `count` training documents, or their sentences as pairs, and a tenth held out."""
     folder, tokenizer = pathlib.Path(folder), make_tokenizer(kind)
     splits = {}
     for split, number, seed in (("train", count, 0), ("heldout", max(2, count // 10), 1)):
-        texts = list(documents(number, seed))
+        texts = list((pairs if parallel else documents)(number, seed))
         names = [corpus.shard_name(split, shard, shards) for shard in range(shards)]
         for shard, name in enumerate(names):
             records = []
             for document, sentences in enumerate(texts[shard::shards]):
-                if tokenizer.keeps_space:
+                if tokenizer.keeps_space and not parallel:
                     sentences = [sentences[0], *(f" {sentence}" for sentence in sentences[1:])]
                 encoded = [tokenizer.encode_sentences([sentence]) for sentence in sentences]
                 records += corpus.sections(document, [one.ids for one in encoded], [one.unknown for one in encoded])
             corpus.write_shard(folder / name, records)
         splits[split] = names
-    corpus.finish(folder, tokenizer, splits)
+    about = {"inputs": {"formats": ["pairs"]}} if parallel else {}
+    corpus.finish(folder, tokenizer, splits, **about)
 
 
-def generated_corpus(kind: str, count: int = 200) -> str:
+def generated_corpus(kind: str, count: int = 200, pairs: bool = False) -> str:
     """The folder of a generated corpus, written once a process and removed at its end."""
-    if (kind, count) not in _kept:
+    key = (kind, count, pairs)
+    if key not in _kept:
         folder = tempfile.TemporaryDirectory(prefix="ctxjax-generated-")
-        write_corpus(folder.name, kind, count)
-        _kept[kind, count] = folder
-    return _kept[kind, count].name
+        write_corpus(folder.name, kind, count, parallel=pairs)
+        _kept[key] = folder
+    return _kept[key].name

@@ -19,7 +19,7 @@ import xxhash
 from jaxtyping import Int, UInt64
 
 from ctxjax.config import ConfigError
-from ctxjax.data import cleaning
+from ctxjax.data import cleaning, parallel
 from ctxjax.data.arrays import replace
 from ctxjax.data.reading import DOCUMENT_BYTES, Chunk
 from ctxjax.data.shards import SECTION_TOKENS, decode_section, encode_section, write_shard
@@ -34,15 +34,25 @@ _OPEN_FILES = 128
 
 
 class Document(NamedTuple):
-    """A clean document: its key, and its text (prose) or its sentences (one a line)."""
+    """A clean document: its key, its text, and its sentences where they are given; a pair has two, apart."""
 
     key: int
     text: str
     lines: list[str] | None
+    pair: bool = False
 
 
 def documents(chunk: Chunk, field: str, counts: cleaning.Counts, seen: set[str]) -> Iterator[Document]:
     """The documents of a chunk, cleaned; empty ones are counted."""
+    if chunk.format == parallel.FORMAT:
+        sides = (parallel.clean(line, counts) for line in chunk.data if isinstance(line, bytes))
+        for pair in zip(sides, sides):
+            if all(pair):
+                text = "\n".join(pair)
+                yield Document(_key(text), text, list(pair), True)
+            else:
+                cleaning.add(counts, cleaning.EMPTY_PAIRS)
+        return
     if chunk.format == "sentences":
         assert isinstance(chunk.data, bytes)
         whole = cleaning.clean(cleaning.decode(chunk.data, counts), counts)
@@ -111,14 +121,15 @@ def encode_piece(chunks: Sequence[Chunk], path: pathlib.Path, field: str, tokeni
     made: list[tuple[int, bytes]] = []
     held: list[tuple[int, list[str]]] = []
     size = tokens = 0
+    pairs = any(chunk.format == parallel.FORMAT for chunk in chunks)  # then all are
     for chunk in chunks:
         for document in documents(chunk, field, counts, seen):
             held.append((document.key, _sentences(document, tokenizer.keeps_space)))
             size += len(document.text)
             if size >= _TOGETHER:
-                tokens += encode_documents(held, tokenizer, counts, made)
+                tokens += encode_documents(held, tokenizer, counts, made, pairs)
                 held, size = [], 0
-    tokens += encode_documents(held, tokenizer, counts, made)
+    tokens += encode_documents(held, tokenizer, counts, made, pairs)
     made.sort()
     report = {
         "documents": len(made),
@@ -139,6 +150,8 @@ def encode_piece(chunks: Sequence[Chunk], path: pathlib.Path, field: str, tokeni
 
 def _sentences(document: Document, whole: bool) -> list[str]:
     """The sentences of a document; with `whole` each has the white space before it: joined they are the text."""
+    if document.pair and document.lines:
+        return document.lines
     if document.lines is not None:
         return [f"\n{line}" if whole and number else line for number, line in enumerate(document.lines)]
     spans = split_sentences(document.text)
@@ -153,8 +166,9 @@ def encode_documents(
     tokenizer: Tokenizer,
     counts: cleaning.Counts,
     made: list[tuple[int, bytes]],
+    pairs: bool = False,
 ) -> int:
-    """Add (key, record) of every document that has a token to `made`.
+    """Add (key, record) of every document that has a token to `made`; of pairs those that have one on both sides.
 
     Returns:
       The number of tokens.
@@ -171,6 +185,10 @@ def encode_documents(
             cleaning.add(counts, cleaning.NO_TOKENS)
             continue
         upto = int(unknown_at[stop - 1]) if unknown_at is not None else 0
+        if pairs and (lengths.min() == 0 or lengths.max() > SECTION_TOKENS):
+            cleaning.add(counts, cleaning.LONG_PAIRS if lengths.min() else cleaning.EMPTY_PAIRS)
+            start, words = stop, upto
+            continue
         lengths = _cut_long(lengths[lengths > 0], counts)
         made.append((key, encode_section(0, lengths, encoded.ids[start:stop], encoded.unknown[words:upto])))
         start, words = stop, upto

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ctxjax.config import ConfigError, fingerprint
-from ctxjax.data import corpus, reading, tfds_text
+from ctxjax.data import corpus, parallel, reading, tfds_text
 from ctxjax.data.arrays import replace
 from ctxjax.text import open_tokenizer
 from ctxjax.text.tokenizer import Tokenizer
@@ -24,8 +24,9 @@ SIZES = {"wordpiece": 30522, "words": 793471, "byte_bpe": 50257}  # of the publi
 class Settings:
     """What is prepared how; the fields are the flags of the program."""
 
-    input: tuple[str, ...]
-    output: str
+    input: tuple[str, ...] = ()
+    output: str = ""
+    pairs: tuple[str, ...] = ()
     format: str = "auto"
     field: str = "text"
     tokenizer: str | None = None
@@ -38,8 +39,10 @@ class Settings:
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.input:
+        if not (self.input or self.pairs):
             raise ConfigError("--input names no file")
+        if self.pairs and (self.input or self.format != "auto" or len(self.pairs) != 2):
+            raise ConfigError("--pairs takes two files, line by line; leave out --input and --format")
         if not self.output:
             raise ConfigError("--output names no folder")
         if self.format not in reading.FORMATS:
@@ -77,14 +80,22 @@ def find_inputs(settings: Settings) -> list[reading.Input]:
     Raises:
       ConfigError: an input that is missing, cannot be read, or lies in the output folder.
     """
+    output = pathlib.Path(settings.output).resolve()
+    if settings.pairs:
+        found = parallel.describe(*settings.pairs)
+        _outside(output, *settings.pairs)
+        return [found]
     names = [item for item in settings.input if item.startswith(tfds_text.PREFIX)]
     files = [item for item in settings.input if item not in names]
     found = reading.describe(reading.find_files(files), settings.format) if files else []
-    output = pathlib.Path(settings.output).resolve()
-    for item in found:
-        if output in pathlib.Path(item.path).resolve().parents:
-            raise ConfigError(f"input {item.path} lies in the output folder; choose another --output")
+    _outside(output, *(item.path for item in found))
     return found + [tfds_text.describe(name, settings.field) for name in names]
+
+
+def _outside(output: pathlib.Path, *paths: str) -> None:
+    for path in paths:
+        if output in pathlib.Path(path).resolve().parents:
+            raise ConfigError(f"input {path} lies in the output folder; choose another --output")
 
 
 def make_plan(settings: Settings, inputs: Sequence[reading.Input], given: Tokenizer | None) -> dict[str, Any]:
@@ -101,7 +112,8 @@ def make_plan(settings: Settings, inputs: Sequence[reading.Input], given: Tokeni
         if kind == "words":
             vocabulary |= {"min_count": settings.min_count, "word_split": settings.word_split or "rules"}
     formats = {item.format for item in inputs}
-    field = settings.field if formats - {"sentences", "documents"} else None  # plain text has no fields
+    plain = {"sentences", "documents", parallel.FORMAT}  # which have no fields
+    field = settings.field if formats - plain else None
     return {
         "settings": vocabulary | {"heldout": settings.heldout, "field": field},
         "inputs": {

@@ -49,16 +49,18 @@ _BLANK_LINE = re.compile(rb"\n[ \t\r]*\n")
 
 
 class Input(NamedTuple):
-    """One source of text: where it is, of which format, how many bytes on disk, and the digest of its content."""
+    """One source of text: where it is, of which format, how many bytes on disk, the digest of its content, and of
+    parallel text where the other side is."""
 
     path: str
     format: str
     size: int
     digest: str
+    target: str | None = None
 
 
 class Chunk(NamedTuple):
-    """Bytes that hold whole documents; for the format "texts" one document each."""
+    """Bytes that hold whole documents; for the format "texts" one document each, for "pairs" a side of a pair each."""
 
     format: str
     data: bytes | list[bytes]
@@ -132,7 +134,7 @@ def _digest(file: pathlib.Path) -> str:
 def _head(file: pathlib.Path, size: int) -> str:
     try:
         with open(file, "rb") as raw:
-            return _read(open_stream(file, raw), size, file).decode("utf-8", "replace").lstrip("\ufeff")
+            return read_bytes(open_stream(file, raw), size, file).decode("utf-8", "replace").lstrip("\ufeff")
     except OSError as error:
         raise ConfigError(f"input {file} cannot be read ({error.strerror})") from None
 
@@ -225,7 +227,7 @@ def _broken(path: object, error: Exception) -> ConfigError:
     return ConfigError(f"input {path} is truncated or corrupt ({error}); fetch or compress it again")
 
 
-def _read(stream: Any, size: int, path: object) -> bytes:
+def read_bytes(stream: Any, size: int, path: object) -> bytes:
     """Up to `size` bytes; fewer only at the end."""
     held: list[bytes] = []
     left = size
@@ -267,13 +269,13 @@ def _blocks(item: Input, raw: IO[bytes], counts: cleaning.Counts) -> Iterator[by
     usual = DOCUMENT_BYTES if whole else PIECE_BYTES
     held, want = b"", usual
     stream = open_stream(item.path, raw)
-    block = _read(stream, want, item.path)
+    block = read_bytes(stream, want, item.path)
     if not block:
         cleaning.add(counts, cleaning.EMPTY_FILES)
     while block:
         held += block
         if whole and len(held) == want:
-            held += _read(stream, 1, item.path)  # is there any more?
+            held += read_bytes(stream, 1, item.path)  # is there any more?
         if len(held) < want or (whole and len(held) == want):
             break  # the end: fewer bytes than were asked for
         at = _boundary(held, item.format)
@@ -288,7 +290,7 @@ def _blocks(item: Input, raw: IO[bytes], counts: cleaning.Counts) -> Iterator[by
                 cleaning.add(counts, cleaning.CUT_DOCUMENTS)
             yield held[:at]
             held, want = held[at:], usual
-        block = _read(stream, max(_BLOCK, want - len(held)), item.path)
+        block = read_bytes(stream, max(_BLOCK, want - len(held)), item.path)
     if held:
         yield held
 
@@ -319,7 +321,7 @@ def _cut(held: bytes) -> int:
 
 
 def _skip_line(stream: Any, path: object) -> bytes:
-    while block := _read(stream, _BLOCK, path):
+    while block := read_bytes(stream, _BLOCK, path):
         at = block.find(b"\n")
         if at >= 0:
             return block[at + 1 :]

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ctxjax.models.layers.attention import attention
-from ctxjax.models.layers.core import Embed, Linear, Norm, truncated_normal
+from ctxjax.models.layers.core import Dense, Embed, Norm, truncated_normal
 from ctxjax.models.layers.dropout import Stream, dropout, stream, substream
 from ctxjax.models.layers.rotary import angles, rotate
 from ctxjax.types import Carry, Inputs, Outputs
@@ -53,9 +53,9 @@ class RotaryAttention(nn.Module):
 
     def setup(self) -> None:
         self.query, self.key, self.value = (
-            Linear(self.width, self.width, truncated_normal(INIT), **self.kinds) for _ in range(3)
+            Dense(self.width, self.width, truncated_normal(INIT), use_bias=False, **self.kinds) for _ in range(3)
         )
-        self.out = Linear(self.width, self.width, truncated_normal(self.out_deviation), **self.kinds)
+        self.out = Dense(self.width, self.width, truncated_normal(self.out_deviation), use_bias=False, **self.kinds)
 
     def __call__(
         self, x: Float[Array, "B T D"], positions: Array, mask: Bool[Array, "B T"] | None
@@ -82,8 +82,8 @@ class GatedMLP(nn.Module):
     kinds: Mapping[str, Any]
 
     def setup(self) -> None:
-        setattr(self, "in", Linear(self.width, 2 * self.mlp_dim, truncated_normal(INIT), **self.kinds))
-        self.out = Linear(self.mlp_dim, self.width, truncated_normal(self.out_deviation), **self.kinds)
+        setattr(self, "in", Dense(self.width, 2 * self.mlp_dim, truncated_normal(INIT), use_bias=False, **self.kinds))
+        self.out = Dense(self.mlp_dim, self.width, truncated_normal(self.out_deviation), use_bias=False, **self.kinds)
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         value, gate = jnp.split(getattr(self, "in")(x), 2, axis=-1)
@@ -131,7 +131,7 @@ class MaskedHead(nn.Module):
     kinds: Mapping[str, Any]
 
     def setup(self) -> None:
-        self.transform = Linear(self.width, self.width, truncated_normal(INIT), **self.kinds)
+        self.transform = Dense(self.width, self.width, truncated_normal(INIT), use_bias=False, **self.kinds)
         self.norm = Norm(self.width, self.norm_kind, EPSILON, **self.kinds)
         self.bias = self.param("bias", nn.initializers.zeros, (self.vocab_size,), self.kinds["param_dtype"])
 

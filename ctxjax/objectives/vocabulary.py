@@ -1,6 +1,6 @@
-"""The one vocabulary loss: exact cross-entropy that never holds `[B T V]`, and the sampled softmax.
+"""The one vocabulary loss: exact cross-entropy that never holds `[B T V]`, label smoothing, and the sampled softmax.
 
-Both take what `forward.readout` gives, `(rows, table, bias)`, as explicit arguments.
+All take what `forward.readout` gives, `(rows, table, bias)`, as explicit arguments.
 """
 
 from __future__ import annotations
@@ -139,6 +139,48 @@ def _backward(count, gradients, cotangents):
 
 
 _cross_entropy.defvjp(_forward, _backward)
+
+
+def smoothing(
+    rows: Float[Array, "N D"],
+    table: Float[Array, "V D"],
+    bias: Float[Array, " V"],
+    targets: Int[Array, " N"],
+    weights: Float[Array, " N"],
+    share: float,
+    spared: int = -1,
+) -> Float[Array, ""]:
+    """What label smoothing adds to `cross_entropy`: the sum of both is the sum of weight * KL(labels || softmax).
+
+    A label gives `1 - share` to its target and divides `share` evenly among the K other words: all of them, as in
+    tensor2tensor (K = V - 1), or all but `spared`, as in the annotated Transformer, whose padding gets nothing
+    (K = V - 2). With logits z and `low = share / K` the cross-entropy to such labels is
+
+        nll + low * ((K + 1) * z[target] - sum_j z[j] (+ z[spared])),
+
+    and the sum over all words is `rows @ sum_j table[j] + sum_j bias[j]`, so no `[N V]` array is formed. The entropy
+    of the labels is subtracted, as both do: the best loss there can be is 0.
+
+    Args:
+      table: rows whose bias is -inf are padding of the vocabulary; they get no share.
+      weights: 0 for rows that do not count; those whose target is `spared` must not. Not differentiated.
+      share: 0 < share < 1.
+      spared: the word that gets no share, or -1 for none.
+
+    Reference: Szegedy et al. 2016, section 7; Vaswani et al. 2017, section 5.4.
+    """
+    weights = jax.lax.stop_gradient(weights)
+    real = jnp.isfinite(bias)
+    others = real.sum() - (1 if spared < 0 else 2)
+    low = share / others
+    table, bias = table.astype(jnp.float32), jnp.where(real, bias.astype(jnp.float32), 0.0)
+    combined = jnp.where(real[:, None], table, 0.0).sum(0), bias.sum()
+    if spared >= 0:
+        combined = combined[0] - table[spared], combined[1] - bias[spared]
+    own = jnp.einsum("nd,nd->n", rows, table[targets], preferred_element_type=jnp.float32) + bias[targets]
+    every = jnp.einsum("nd,d->n", rows, combined[0], preferred_element_type=jnp.float32) + combined[1]
+    entropy = -(1.0 - share) * math.log(1.0 - share) - share * jnp.log(low)
+    return (weights * (low * ((others + 1) * own - every) - entropy)).sum()
 
 
 def log_uniform(vocab_size: int) -> Float[Array, " V"]:

@@ -27,6 +27,8 @@ PARAMETERS = {  # the published counts, with all heads
     "experiments/gpt2/pretrain.py:size=xl": 1_557_611_200,
     "experiments/modernbert/pretrain.py:size=base": 149_655_232 - (50_368 - 30_522) * 769,
     "experiments/elmo/pretrain.py:size=published": 93_600_848 + 793_471 * 513,
+    "experiments/transformer/pretrain.py:size=base": 63_045_632,  # 65 and 213 million in the paper
+    "experiments/transformer/pretrain.py:size=big": 214_171_648,
 }
 
 

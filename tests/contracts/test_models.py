@@ -23,6 +23,8 @@ def rows(model, count=4, length=6, seed=0):
     inputs = {"tokens": rng.integers(0, model.vocab_size, (count, length)), "mask": mask}
     if hasattr(model, "max_chars"):
         inputs["chars"] = rng.integers(0, 256, (count, length, model.max_chars))
+    if getattr(model, "predicts", "") == "target":
+        inputs["decoder_tokens"] = rng.integers(0, model.vocab_size, (count, length))
     return {
         name: jnp.asarray(value if value.dtype == bool else value.astype(np.int32)) for name, value in inputs.items()
     }

@@ -180,3 +180,58 @@ def test_an_accidental_hit_is_removed():
     )
     assert float(loss(5)) == pytest.approx(np.log(3))  # itself and two others
     assert float(loss(6)) == pytest.approx(np.log(4))
+
+
+def soft_labels(targets, share, spared):
+    """The labels written out, `[N V]`."""
+    labels = np.full((N, V), share / (V - (1 if spared < 0 else 2)))
+    if spared >= 0:
+        labels[:, spared] = 0
+    labels[np.arange(N), targets] = 1 - share
+    return labels
+
+
+@pytest.mark.parametrize("spared", [-1, 3])
+def test_smoothing_is_the_divergence_from_soft_labels(spared):
+    rows, table, bias, targets, weights = example()
+    targets = jnp.where(targets == 3, 4, targets)
+    labels = soft_labels(np.asarray(targets), 0.1, spared)
+    np.testing.assert_allclose(labels.sum(1), 1)
+    entropy = -np.where(labels > 0, labels * np.log(np.maximum(labels, 1e-9)), 0).sum(1)
+
+    def oracle(rows, table, bias):
+        log_probs = jax.nn.log_softmax(rows @ table.T + bias[None])
+        return (weights * (-(labels * log_probs).sum(1) - entropy)).sum()
+
+    def ours(rows, table, bias):
+        args = (rows, table, bias, targets, weights)
+        return vocabulary.cross_entropy(*args, 5)[0] + vocabulary.smoothing(*args, 0.1, spared)
+
+    value, gradients = jax.jit(jax.value_and_grad(ours, argnums=(0, 1, 2)))(rows, table, bias)
+    np.testing.assert_allclose(value, oracle(rows, table, bias), rtol=1e-5)
+    for one, two in zip(gradients, jax.grad(oracle, argnums=(0, 1, 2))(rows, table, bias)):
+        np.testing.assert_allclose(one, two, atol=3e-5)
+    wide = jnp.concatenate([table, jnp.ones((3, D))]), jnp.concatenate([bias, jnp.full(3, -jnp.inf)])
+    value, gradients = jax.value_and_grad(ours, argnums=(0, 1, 2))(rows, *wide)
+    np.testing.assert_allclose(value, oracle(rows, table, bias), rtol=1e-5)
+    assert not gradients[1][V:].any() and not gradients[2][V:].any()
+
+
+def test_smoothing_is_torchs():
+    """`label_smoothing` of torch divides the share among all V words: that of V - 1 is V / (V - 1) times as large."""
+    torch = pytest.importorskip("torch")
+    rows, table, bias, targets, weights = example()
+    logits = torch.tensor(np.asarray(rows @ table.T + bias[None]))
+    wanted = torch.nn.functional.cross_entropy(
+        logits, torch.tensor(np.asarray(targets)).long(), reduction="none", label_smoothing=0.1 * V / (V - 1)
+    )
+    args = (rows, table, bias, targets, weights)
+    got = vocabulary.cross_entropy(*args)[0] + vocabulary.smoothing(*args, 0.1)
+    entropy = -0.9 * np.log(0.9) - 0.1 * np.log(0.1 / (V - 1))
+    np.testing.assert_allclose(got, (np.asarray(weights) * (wanted.numpy() - entropy)).sum(), rtol=1e-5)
+
+
+def test_smoothing_forms_no_logits():
+    rows, table, bias, targets, weights = example()
+    program = jax.make_jaxpr(lambda *a: vocabulary.smoothing(*a, targets, weights, 0.1))(rows, table, bias)
+    assert largest(program.jaxpr) < N * V

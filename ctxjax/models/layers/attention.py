@@ -34,7 +34,7 @@ def attention(
     Args:
       mask: True where a key may be attended to.
       causal: query t sees the keys 0 to t alone.
-      visible: which keys each query sees, where that is neither all nor causal.
+      visible: which keys each query sees, beside what `causal` leaves.
       window: query t sees the keys t - window to t + window alone.
       rate: dropout on the probabilities, where `rng` is given.
       implementation: None or "xla", "cudnn" (`jax.nn.dot_product_attention`'s), or "einsum", the plain reference.
@@ -53,11 +53,12 @@ def attention(
     if bias is not None:
         scores = scores + jnp.broadcast_to(bias, scores.shape)
     if causal:
-        visible = jnp.tril(jnp.ones((1, *scores.shape[2:]), bool))
+        before = jnp.tril(jnp.ones((1, *scores.shape[2:]), bool))
+        visible = before if visible is None else jnp.broadcast_to(before, visible.shape) & visible
     if window is not None:
         distance = jnp.arange(scores.shape[2])[:, None] - jnp.arange(scores.shape[3])[None, :]
         near = (jnp.abs(distance) <= window)[None]
-        visible = near if visible is None else visible & near
+        visible = near if visible is None else jnp.broadcast_to(near, visible.shape) & visible
     if visible is not None:
         scores = jnp.where(visible[:, None], scores, HIDDEN)
     probabilities = dropout(jax.nn.softmax(scores), rate, rng, "attention")

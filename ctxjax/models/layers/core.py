@@ -39,37 +39,24 @@ class Dense(nn.Module):
     bias_init: jax.nn.initializers.Initializer = nn.initializers.zeros
     dtype: Any = "float32"
     param_dtype: Any = "float32"
+    use_bias: bool = True
 
     def setup(self) -> None:
         self.kernel = self.param("kernel", self.kernel_init, (self.inputs, self.features), self.param_dtype)
-        self.bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype)
+        shape = (self.features,)
+        self.bias: Any = self.param("bias", self.bias_init, shape, self.param_dtype) if self.use_bias else None
 
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... F"]:
         return affine(x, self.kernel, self.bias, self.dtype)
 
 
-def affine(x: Float[Array, "... D"], kernel: Float[Array, "D F"], bias: Float[Array, " F"], dtype: Any):
-    """`x @ kernel + bias` in `dtype`, as one 2-D product whatever the leading axes."""
+def affine(x: Float[Array, "... D"], kernel: Float[Array, "D F"], bias: Float[Array, " F"] | None, dtype: Any):
+    """`x @ kernel + bias` in `dtype`, as one 2-D product whatever the leading axes; None adds nothing."""
     rows = x.astype(dtype).reshape(-1, x.shape[-1])
     out = rows @ kernel.astype(dtype)
-    return (out + jnp.broadcast_to(bias.astype(dtype), out.shape)).reshape(*x.shape[:-1], kernel.shape[-1])
-
-
-class Linear(nn.Module):
-    """`x @ kernel` over the last axis, without a bias; kernel `[inputs features]`."""
-
-    inputs: int
-    features: int
-    kernel_init: jax.nn.initializers.Initializer = truncated_normal(0.02)
-    dtype: Any = "float32"
-    param_dtype: Any = "float32"
-
-    def setup(self) -> None:
-        self.kernel = self.param("kernel", self.kernel_init, (self.inputs, self.features), self.param_dtype)
-
-    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... F"]:
-        rows = x.astype(self.dtype).reshape(-1, self.inputs)
-        return (rows @ self.kernel.astype(self.dtype)).reshape(*x.shape[:-1], self.features)
+    if bias is not None:
+        out = out + jnp.broadcast_to(bias.astype(dtype), out.shape)
+    return out.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 class Norm(nn.Module):

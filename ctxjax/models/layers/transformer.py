@@ -1,4 +1,4 @@
-"""Self-attention and the two-layer MLP of a Transformer block, as BERT and the GPTs share them; the order of norms,
+"""Attention and the two-layer MLP of a Transformer block, as all Transformers here share them; the order of norms,
 dropout and residual sums is each model's own.
 
 Reference: Vaswani et al. 2017, "Attention Is All You Need".
@@ -6,7 +6,7 @@ Reference: Vaswani et al. 2017, "Attention Is All You Need".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ctxjax.models.layers.attention import attention
 from ctxjax.models.layers.core import Dense, affine, truncated_normal
-from ctxjax.models.layers.dropout import Stream
+from ctxjax.models.layers.dropout import Stream, dropout
 
 Initializer = jax.nn.initializers.Initializer
 
@@ -32,12 +32,18 @@ class Cache(NamedTuple):
     used: Int[Array, " B"]
 
 
+Memory = tuple[Float[Array, "B S H K"], Float[Array, "B S H K"]]  # keys and values of another sequence
+
+
 class Attention(nn.Module):
-    """Multi-head self-attention; query, key and value are three parameters and one product.
+    """Multi-head attention, among the tokens of one sequence (`__call__`) or from them to another's (`over`).
+
+    Query, key and value are three parameters; among themselves they are one product.
 
     Attributes:
       causal: a token attends to itself and to those before it.
       init, out_init: of the kernels of query, key and value, and of the last product.
+      use_bias: of all four products.
     """
 
     width: int
@@ -48,12 +54,14 @@ class Attention(nn.Module):
     causal: bool = False
     init: Initializer = truncated_normal(0.02)
     out_init: Initializer = truncated_normal(0.02)
+    use_bias: bool = True
 
     def setup(self) -> None:
-        self.query = Dense(self.width, self.width, self.init, **self.kinds)
-        self.key = Dense(self.width, self.width, self.init, **self.kinds)
-        self.value = Dense(self.width, self.width, self.init, **self.kinds)
-        self.out = Dense(self.width, self.width, self.out_init, **self.kinds)
+        kinds = {**self.kinds, "use_bias": self.use_bias}
+        self.query = Dense(self.width, self.width, self.init, **kinds)
+        self.key = Dense(self.width, self.width, self.init, **kinds)
+        self.value = Dense(self.width, self.width, self.init, **kinds)
+        self.out = Dense(self.width, self.width, self.out_init, **kinds)
 
     def __call__(
         self,
@@ -61,23 +69,50 @@ class Attention(nn.Module):
         mask: Bool[Array, "B T"] | None,
         rng: Stream | None,
         cache: Cache | None = None,
+        visible: Bool[Array, "B T T"] | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
-        """Attend among the tokens given, or among those of a cache and then these, which it takes in."""
-        parts = (self.query, self.key, self.value)
-        kernel = jnp.concatenate([part.kernel for part in parts], axis=1)
-        bias = jnp.concatenate([part.bias for part in parts])
-        fused = affine(x, kernel, bias, self.kinds["dtype"])
-        heads = (self.num_heads, self.width // self.num_heads)
-        query, key, value = (part.reshape(*x.shape[:2], *heads) for part in jnp.split(fused, 3, axis=-1))
+        """Attend among the tokens given, or among those of a cache and then these, which it takes in.
+
+        Args:
+          visible: which tokens each one sees, beside what `causal` leaves; without a cache.
+        """
+        query, key, value = self._project(x, (self.query, self.key, self.value))
         options = {"rate": self.dropout, "rng": rng, "implementation": self.implementation}
         if cache is None:
-            mixed = attention(query, key, value, mask, causal=self.causal, **options)
+            mixed = attention(query, key, value, mask, causal=self.causal, visible=visible, **options)
         else:
             cache, places = _extend(cache, key, value, mask)
             visible = jnp.arange(cache.key.shape[1])[None, None, :] <= places[:, :, None]
             kept = (leaf.astype(query.dtype) for leaf in (cache.key, cache.value))
             mixed = attention(query, *kept, visible=visible, **options)
         return self.out(mixed.reshape(x.shape)), cache
+
+    def memory(self, x: Float[Array, "B S D"]) -> Memory:
+        """Keys and values of a sequence that others attend to."""
+        key, value = self._project(x, (self.key, self.value))
+        return key, value
+
+    def over(
+        self,
+        x: Float[Array, "B T D"],
+        memory: Memory,
+        mask: Bool[Array, "B S"] | None,
+        rng: Stream | None,
+        visible: Bool[Array, "B T S"] | None = None,
+    ) -> Float[Array, "B T D"]:
+        """Attend from these tokens to those of a memory, of which `mask` says what is real."""
+        (query,) = self._project(x, (self.query,))
+        kept = (leaf.astype(query.dtype) for leaf in memory)
+        options = {"rate": self.dropout, "rng": rng, "implementation": self.implementation}
+        return self.out(attention(query, *kept, mask, visible=visible, **options).reshape(x.shape))
+
+    def _project(self, x: Float[Array, "B T D"], parts: Sequence[Dense]) -> list[Float[Array, "B T H K"]]:
+        """Several products of one input as one."""
+        kernel = jnp.concatenate([part.kernel for part in parts], axis=1)
+        bias = jnp.concatenate([part.bias for part in parts]) if self.use_bias else None
+        fused = affine(x, kernel, bias, self.kinds["dtype"])
+        heads = (self.num_heads, self.width // self.num_heads)
+        return [part.reshape(*x.shape[:2], *heads) for part in jnp.split(fused, len(parts), axis=-1)]
 
 
 def _extend(cache: Cache, key: Array, value: Array, mask: Array | None) -> tuple[Cache, Int[Array, "B T"]]:
@@ -91,13 +126,18 @@ def _extend(cache: Cache, key: Array, value: Array, mask: Array | None) -> tuple
     return Cache(keys, values, cache.used + count.astype(cache.used.dtype)), places
 
 
+def activate(x: Float[Array, "... D"], activation: str) -> Float[Array, "... D"]:
+    """ReLU ("relu"), or `gelu` of its two kinds."""
+    return jax.nn.relu(x) if activation == "relu" else gelu(x, activation)
+
+
 def gelu(x: Float[Array, "... D"], activation: str) -> Float[Array, "... D"]:
     """The published tanh approximation ("gelu_tanh"), or the exact GELU ("gelu") of weights trained elsewhere."""
     return jax.nn.gelu(x, approximate=activation == "gelu_tanh")
 
 
 class MLP(nn.Module):
-    """Two dense layers with a GELU between them."""
+    """Two dense layers with an activation between them, and dropout behind that where the model has it."""
 
     width: int
     mlp_dim: int
@@ -105,10 +145,12 @@ class MLP(nn.Module):
     kinds: Mapping[str, Any]
     init: Initializer = truncated_normal(0.02)
     out_init: Initializer = truncated_normal(0.02)
+    dropout: float = 0.0
 
     def setup(self) -> None:
         setattr(self, "in", Dense(self.width, self.mlp_dim, self.init, **self.kinds))
         self.out = Dense(self.mlp_dim, self.width, self.out_init, **self.kinds)
 
-    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        return self.out(gelu(getattr(self, "in")(x), self.activation))
+    def __call__(self, x: Float[Array, "B T D"], rng: Stream | None = None) -> Float[Array, "B T D"]:
+        inner = activate(getattr(self, "in")(x), self.activation)
+        return self.out(dropout(inner, self.dropout, rng, "mlp_in"))
