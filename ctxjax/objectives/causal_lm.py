@@ -1,6 +1,10 @@
 """The objective of left-to-right language models: the mean negative log-likelihood of the next token.
 
-Reference: Radford et al. 2018, "Improving Language Understanding by Generative Pre-Training", section 3.1.
+Recurrent models may have two more terms on the activations h_t of their last layer, means over features and steps:
+`ar` of h_t^2, and `tar` of (h_t - h_(t-1))^2, which want them small and slow. Both are of the steps that count.
+
+Reference: Radford et al. 2018, "Improving Language Understanding by Generative Pre-Training", section 3.1; Merity et
+al. 2017, "Revisiting Activation Regularization for Language RNNs"; salesforce/awd-lstm-lm main.py.
 """
 
 from __future__ import annotations
@@ -14,8 +18,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ctxjax.objectives import vocabulary
+from ctxjax.objectives import lanes, vocabulary
 from ctxjax.types import Batch, Carry, Forward, Mean, Model, Terms
+
+AR_OF = ("dropped", "raw")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,30 +30,75 @@ class Objective:
 
     Attributes:
       chunk: rows of logits held at once; 0 chooses by device.
+      ar, tar: coefficients of the activation terms; 2 and 1 in AWD-LSTM.
+      ar_of: the activations of `ar`: "dropped" as the softmax sees them, as published, or "raw" as in fastai 0.7. `tar` is
+        of raw ones in both.
+      rate_length: multiply the learning rate of a step by the length of its windows over this number, as AWD-LSTM does (70)
+        with windows of drawn length; 0 does not.
     """
 
     chunk: int = 0
+    ar: float = 0.0
+    tar: float = 0.0
+    ar_of: str = "dropped"
+    rate_length: int = 0
     perplexity = ("lm",)
-    loss = {"lm": 1.0}  # noqa: RUF012 - a constant of the class, not a field
+
+    def __post_init__(self) -> None:
+        if self.ar_of not in AR_OF:
+            raise ValueError(f"objective.ar_of={self.ar_of!r} is neither 'dropped' nor 'raw'")
+
+    @property
+    def loss(self) -> Mapping[str, float]:
+        return {"lm": 1.0} | {name: scale for name, scale in (("ar", self.ar), ("tar", self.tar)) if scale}
 
     def weights(self, batch: Batch) -> Mapping[str, Array]:
-        """The number of targets."""
-        return {"lm": batch["weights"].astype(jnp.float32).sum()}
+        """The number of targets, and for `tar` of pairs of neighbours."""
+        weights = batch["weights"].astype(jnp.float32)
+        all_of = {"lm": weights.sum(), "ar": weights.sum(), "tar": (weights[:, 1:] * weights[:, :-1]).sum()}
+        return {name: all_of[name] for name in self.loss}
+
+    def rate(self, batch: Batch) -> Array | None:
+        """What the learning rate of this step is multiplied by, if anything: see `rate_length`."""
+        if not self.rate_length:
+            return None
+        weights = batch["weights"].astype(jnp.float32)
+        return weights.sum() / (weights.shape[0] * self.rate_length)
 
     def __call__(self, forward: Forward, batch: Batch, carry: Carry = ()) -> tuple[Terms, Carry]:
-        """Terms lm (minimised) and lm_accuracy."""
-        outputs = forward(batch["inputs"], carry)
-        top = outputs.hidden[-1]
-        rows, table, bias = forward.readout(top.reshape(-1, top.shape[-1]))
-        weights = batch["weights"].astype(jnp.float32).reshape(-1)
-        total, hits = vocabulary.cross_entropy(rows, table, bias, batch["targets"].reshape(-1), weights, self.chunk)
+        """Terms lm, ar and tar (minimised, as far as they have a coefficient) and lm_accuracy.
+
+        Lanes with `is_first` start from a carry of zeros.
+        """
+        running = "is_first" in batch
+        outputs = forward(batch["inputs"], lanes.restart(carry, batch["is_first"]) if running else carry)
+        top, targets, weights = outputs.hidden[-1], batch["targets"], batch["weights"].astype(jnp.float32)
         count = weights.sum()
-        return {"lm": Mean(total, count), "lm_accuracy": Mean(hits, count)}, outputs.carry
+        terms = {}
+        if self.ar:
+            values = top if self.ar_of == "dropped" or outputs.raw is None else outputs.raw
+            terms["ar"] = Mean(_squares(values, weights), count)
+        if self.tar:
+            values = top if outputs.raw is None else outputs.raw
+            pairs = weights[:, 1:] * weights[:, :-1]
+            terms["tar"] = Mean(_squares(values[:, 1:] - values[:, :-1], pairs), pairs.sum())
+        if running:  # time before lanes: what is behind the end of the text stands together
+            top, targets, weights = (leaf.swapaxes(0, 1) for leaf in (top, targets, weights))
+        rows, table, bias = forward.readout(top.reshape(-1, top.shape[-1]))
+        total, hits = vocabulary.cross_entropy(
+            rows, table, bias, targets.reshape(-1), weights.reshape(-1), self.chunk, skip=running
+        )
+        return {"lm": Mean(total, count), "lm_accuracy": Mean(hits, count)} | terms, outputs.carry
 
     def flops(self, model: Model, batch: Mapping[str, Any]) -> float:
         """Forward FLOPs of one batch: the layers, and the softmax of every position."""
         shapes = {name: tuple(leaf.shape) for name, leaf in batch["inputs"].items()}
         return model.flops(shapes) + model.readout_flops(math.prod(batch["targets"].shape))
+
+
+def _squares(values: Array, weights: Array) -> Array:
+    """Weighted sum over places of the mean square over features."""
+    return (jnp.square(values.astype(jnp.float32)).mean(-1) * weights).sum()
 
 
 def example() -> tuple[Model, Objective, dict[str, Any]]:
