@@ -63,6 +63,9 @@ def make_parser() -> argparse.ArgumentParser:
         help="where words end, for --tokenizer words: by rule (default), or at blanks for text tokenised already",
     )
     parser.add_argument("--heldout", type=float, metavar="SHARE", help="share of documents held out (default: 0.02)")
+    parser.add_argument(
+        "--heldout_input", nargs="+", metavar="PATH", help="hold out these instead, and nothing of --input"
+    )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
     cli.add_config(parser, required=False)
     return parser
@@ -89,8 +92,9 @@ def settings_from(argv: list[str] | None = None) -> Any:
     for name in ("input", "output"):
         if not values.get(name):
             raise ConfigError(f"--{name} is missing")
-    given = values["input"]
-    values["input"] = (given,) if isinstance(given, str) else tuple(given)
+    for name in ("input", "heldout_input"):
+        given = values.get(name, ())
+        values[name] = (given,) if isinstance(given, str) else tuple(given)
     return Settings(**values)
 
 

@@ -68,6 +68,11 @@ def validate(config: Config) -> None:
     for name, fields in config.evals.items():
         if "name" not in fields:
             raise ConfigError(f"config.evals.{name} has no field 'name', as in name='objective'")
+    metric = optional(config.optim, "metric", "")
+    if metric and metric.split("/")[0] not in config.evals:
+        raise ConfigError(
+            f"config.optim.metric={metric!r} needs config.evals.{metric.split('/')[0]}, which is not there"
+        )
     _profile_steps(config)
 
 

@@ -24,6 +24,7 @@ from ctxjax.text import basic
 from ctxjax.text.tokenizer import Encoding, Sentences, digest_of, make_encoding, save_files
 
 SPECIALS = ("<S>", "</S>", "<UNK>")
+UNKNOWN = "<unk>"  # in texts that are tokenised already
 SPLITS = ("rules", "whitespace")
 _BREAK = "\n"
 _ABBREVIATIONS = "Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|Messrs|Gen|Col|Lt|Capt|Sgt|Rev|Hon|Gov|Sen|Rep|Inc|Ltd|Co|Corp|vs|etc"
@@ -176,12 +177,12 @@ def count_words(text: str, lowercase: bool, split: str, counts: dict[str, int]) 
 
 
 def learn_pieces(counts: Mapping[str, int], size: int, min_count: int = 1) -> list[str]:
-    """The entries of a vocabulary, in the order of their ids.
+    """The entries of a vocabulary, in the order of their ids; `<unk>`, as the Penn Treebank has it, is <UNK> itself.
 
     Raises:
       ConfigError: a size with room for no word, or no words.
     """
-    kept = [word for word, count in counts.items() if count >= min_count and word not in SPECIALS]
+    kept = [word for word, count in counts.items() if count >= min_count and word not in (*SPECIALS, UNKNOWN)]
     if not kept:
         raise ConfigError("there is no word to make a vocabulary from")
     if size <= len(SPECIALS):
