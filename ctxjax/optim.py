@@ -347,8 +347,8 @@ def average(metric: str = "heldout/lm", window: int = 5) -> optax.GradientTransf
     """Average the parameters that the updates lead to, from the evaluation on at which `metric` is over the best of all
     evaluations but the last `window` ("non-monotonically triggered"). Training itself goes on as before.
 
-    The average is torch's ASGD with `t0 = 0, lambd = 0`, of which the first iterate is not part: a quirk that is kept. With
-    windows of drawn length torch's takes each step at the rate of the one before, which is not.
+    The average is torch's ASGD with `t0 = 0, lambd = 0`, of which the first iterate is not part: a quirk that is kept.
+    With windows of drawn length torch's takes each step at the rate of the one before, which is not.
 
     Args:
       metric: name of a value of an evaluation, the lower the better, as "heldout/lm".

@@ -39,9 +39,9 @@ class TrainState:
 class Forward:
     """A model bound to parameters, keys and mode; an objective sees nothing else of a model.
 
-    Draws that a whole batch shares (the negatives of a sampled softmax, dropped weights: the model's "shared" keys) come
-    from the step's key, so that they do not depend on how the batch is split; dropout, which is drawn for each row, comes
-    from the micro-batch's.
+    Draws that a whole batch shares (the negatives of a sampled softmax; weights dropped by a model's "shared" key) come
+    from the step's key, so that they do not depend on how the batch is split; dropout, which is drawn for each row,
+    comes from the micro-batch's.
     """
 
     model: Model

@@ -261,7 +261,7 @@ def test_the_average_is_of_what_was_trained_after_the_switch_but_one():
 def test_an_evaluation_without_the_metric_is_named():
     _, state = averaging()
     assert optim.on_eval(state, {}) is not None
-    with pytest.raises(ConfigError, match="config.optim.metric='heldout/lm' is no metric; did you mean 'heldout/mlm'"):
+    with pytest.raises(ConfigError, match=r"config.optim.metric='heldout/lm' is no metric; did you mean 'heldout/mlm'"):
         optim.on_eval(state, {"heldout/mlm": 1.0})
 
 

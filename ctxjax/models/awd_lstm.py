@@ -9,6 +9,7 @@ Text Classification". The paper's names: nhid = width, emsize = embed_width, nla
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -225,7 +226,7 @@ class Model(nn.Module):
         """Forward FLOPs of the layers: products alone, two for each multiply-add, of every step of the window."""
         rows, length = shapes["tokens"]
         widths = self.widths()
-        return 2.0 * rows * length * sum(4 * above * (below + above) for below, above in zip(widths, widths[1:]))
+        return 2.0 * rows * length * sum(4 * above * (below + above) for below, above in itertools.pairwise(widths))
 
     def readout_flops(self, rows: int) -> float:
         """Forward FLOPs of the vocabulary logits of `rows` rows."""

@@ -31,10 +31,10 @@ class Objective:
     Attributes:
       chunk: rows of logits held at once; 0 chooses by device.
       ar, tar: coefficients of the activation terms; 2 and 1 in AWD-LSTM.
-      ar_of: the activations of `ar`: "dropped" as the softmax sees them, as published, or "raw" as in fastai 0.7. `tar` is
-        of raw ones in both.
-      rate_length: multiply the learning rate of a step by the length of its windows over this number, as AWD-LSTM does (70)
-        with windows of drawn length; 0 does not.
+      ar_of: the activations of `ar`: "dropped" as the softmax sees them, as published, or "raw" as in fastai 0.7. `tar`
+        is of raw ones in both.
+      rate_length: multiply the learning rate of a step by the length of its windows over this number, as AWD-LSTM does
+        (70) with windows of drawn length; 0 does not.
     """
 
     chunk: int = 0

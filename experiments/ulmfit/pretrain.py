@@ -1,22 +1,22 @@
 """AWD-LSTM, and with it the first stage of ULMFiT: predicting the next word.
 
-Paper: Merity et al. 2018, "Regularizing and Optimizing LSTM Language Models" (ptb, wt2); Howard and Ruder 2018, "Universal
-Language Model Fine-tuning for Text Classification" (ulmfit). Code: salesforce/awd-lstm-lm; fastai 0.7, imdb_scripts.
+Paper: Merity et al. 2018, "Regularizing and Optimizing LSTM Language Models" (ptb, wt2); Howard and Ruder 2018,
+"Universal Language Model Fine-tuning for Text Classification" (ulmfit). Code: salesforce/awd-lstm-lm; fastai 0.7.
 Expected: perplexities of 61.2 validation and 58.8 test on the Penn Treebank, 68.7 and 65.6 on WikiText-2, before the
 fine-tuning and the pointer of that paper. Parameters 24,221,600 and 33,556,078, and here those of one word more.
-Hardware and time: the authors give about an hour and a half for PTB and three for WikiText-2 on a P100 with an LSTM of
-cuDNN, and ULMFiT's authors neither.
+Hardware and time: on a Quadro GP100 65 seconds an epoch of PTB and 105 of WikiText-2 (the authors' README), so 9 and 22
+hours; ULMFiT's authors give neither.
 
-The Penn Treebank is one sentence a line, tokenised, with `<unk>`; its parts are 929,589, 73,760 and 82,430 tokens with the
-end marks, and a corpus prepared so has as many:
+The Penn Treebank is one sentence a line, tokenised, with `<unk>`; its parts are 929,589, 73,760 and 82,430 tokens with
+the end marks, and a corpus prepared so has as many:
 
     python -m ctxjax.prepare --input ptb.train.txt --heldout_input ptb.valid.txt --output corpora/ptb \
         --format sentences --tokenizer words --word_split whitespace
     python -m ctxjax.train --config experiments/ulmfit/pretrain.py:size=ptb --workdir runs/ptb \
         --config.source.corpus=corpora/ptb
 
-Its vocabulary is the published 10,000 and `<S>`, which running text never has. The test part is another corpus with
-`--vocab corpora/ptb/tokenizer`, evaluated by `--config.source.corpus` of python -m ctxjax.evaluate.
+Its vocabulary is the published 10,000 and `<S>`, which running text never has. For the test figure, prepare another
+with `--heldout_input ptb.test.txt --vocab corpora/ptb/tokenizer` and name it to python -m ctxjax.evaluate.
 
 Arguments:
     size=ptb|wt2    400 and 1150 wide, 3 layers, as published: SGD at 30, averaged when validation stops to improve.

@@ -481,7 +481,7 @@ def test_real_textbooks(data_root, tmp_path):
 
 
 def treebank(folder):
-    """Lines in the form of the Penn Treebank's: tokenised, with <unk>, blanks at both ends; a training and a valid text."""
+    """Lines in the form of the Penn Treebank's: tokenised, with <unk>, blanks at both ends; two texts."""
     rng = random.Random(0)
     words = ["<unk>", "N", "'s", "n't", "$", "mr.", *("".join(rng.choices("etaoins", k=4)) for _ in range(60))]
     paths = []

@@ -34,8 +34,8 @@ LEAST = 2  # pairs; a pass of drawn windows ends where fewer are left
 class Source:
     """Windows of a prepared corpus, whatever its tokenizer.
 
-    Row: inputs {tokens [T], mask [T]}, targets [T], weights [T], is_first []; targets are the tokens one place later, and
-    T is `length`, or with `variable` 25 more, rounded up to a multiple of 8.
+    Row: inputs {tokens [T], mask [T]}, targets [T], weights [T], is_first []; targets are the tokens one place later,
+    and T is `length`, or with `variable` 25 more, rounded up to a multiple of 8.
     """
 
     def __init__(

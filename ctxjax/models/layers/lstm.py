@@ -9,8 +9,9 @@ not depend on the state stays out of it: `x W + b` before, and after the backwar
 one product over all steps in place of a rank-B update a step. The plain LSTM has no P, no clips and no forget bias
 beside b, and may stop before the end of a window.
 
-Reference: Hochreiter and Schmidhuber 1997, "Long Short-Term Memory"; Sak et al. 2014, "Long Short-Term Memory Recurrent Neural Network Architectures for Large Scale Acoustic
-Modeling"; Peters et al. 2018; `tf.nn.rnn_cell.LSTMCell(num_proj, cell_clip, proj_clip)` as bilm-tf calls it.
+Reference: Hochreiter and Schmidhuber 1997, "Long Short-Term Memory"; Sak et al. 2014, "Long Short-Term Memory Recurrent
+Neural Network Architectures for Large Scale Acoustic Modeling"; Peters et al. 2018;
+`tf.nn.rnn_cell.LSTMCell(num_proj, cell_clip, proj_clip)` as bilm-tf calls it.
 """
 
 from __future__ import annotations
