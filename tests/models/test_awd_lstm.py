@@ -40,7 +40,7 @@ def test_initial_values_are_the_published_ones(made):
 
 
 def oracle(params, tokens, state=None, scales=None):
-    """model.py's forward pass in f64: `scales` are masks over `1 - p`, of word types, of input, between, top, weights."""
+    """model.py's forward pass in f64; `scales` are masks over `1 - p`: of word types, activations, weights."""
     sigmoid = lambda x: 1 / (1 + np.exp(-x))
     leaves = {name: np.asarray(leaf, np.float64) for name, leaf in tree.flatten(params).items()}
     scales = scales or {}
