@@ -100,7 +100,7 @@ class Pretrained:
         """Which of the methods this model has what is needed for."""
         if self.tokenizer is None:
             return ()
-        if ("mlm" if self._predicts == "masked" else "softmax") in self.missing:
+        if ("mlm" if self._predicts == "masked" else "softmax") in self.missing or self.config.get("splits"):
             return ("embed",)
         more = {"masked": ("fill_mask", "score"), "next": ("score", "generate"), "neighbours": ("score",)}
         found = ("embed", *more.get(self._predicts, ()))
@@ -127,6 +127,8 @@ class Pretrained:
             why = "it predicts words from both sides"
         elif method == "generate" and self.backward:
             why = "it reads texts from their end, and so predicts the word before"
+        elif self.config.get("splits"):
+            why = "its softmax is split, and only vectors are read from such a model"
         else:
             why = f"its {'masked-word head' if self._predicts == 'masked' else 'softmax'} is not in the file"
         raise ConfigError(f"{self.path} cannot {method}: {why}; it can {_list(self.can)}")

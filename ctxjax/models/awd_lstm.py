@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -28,7 +28,12 @@ from ctxjax.types import Carry, Inputs, Outputs
 EMBED_RANGE = 0.1
 
 
-def uniform(limit: float) -> jax.nn.initializers.Initializer:
+def published_splits(vocab_size: int) -> tuple[int, ...]:
+    """Where salesforce/awd-lstm-lm splits the softmax of a vocabulary of this size; main.py."""
+    return (4200, 35_000, 180_000) if vocab_size > 500_000 else (2800, 20_000, 76_000) if vocab_size > 75_000 else ()
+
+
+def uniform(limit: float) -> Callable[..., Array]:
     """U(-limit, limit)."""
     return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -limit, limit)
 
@@ -96,11 +101,12 @@ class Embeddings(nn.Module):
 
 
 class Softmax(nn.Module):
-    """The output bias, and the table where it is not the embedding's."""
+    """The output bias, the table where it is not the embedding's, a tombstone for each tail of a split vocabulary."""
 
     vocab_size: int
     features: int
     tied: bool
+    tails: int
     param_dtype: str
 
     def setup(self) -> None:
@@ -108,6 +114,10 @@ class Softmax(nn.Module):
         if not self.tied:
             shape = (self.vocab_size, self.features)
             self.embedding = self.param("embedding", uniform(EMBED_RANGE), shape, self.param_dtype)
+        if self.tails:
+            zeros, shape = nn.initializers.zeros, (self.tails, self.features)
+            self.tombstones = self.param("tombstones", zeros, shape, self.param_dtype)
+            self.tombstones_bias = self.param("tombstones_bias", zeros, shape[:1], self.param_dtype)
 
 
 class Heads(nn.Module):
@@ -116,10 +126,11 @@ class Heads(nn.Module):
     vocab_size: int
     features: int
     tied: bool
+    tails: int
     param_dtype: str
 
     def setup(self) -> None:
-        self.softmax = Softmax(self.vocab_size, self.features, self.tied, self.param_dtype)
+        self.softmax = Softmax(self.vocab_size, self.features, self.tied, self.tails, self.param_dtype)
 
 
 class Model(nn.Module):
@@ -133,6 +144,8 @@ class Model(nn.Module):
       weight_drop: of the recurrent kernels, element by element. This and `embed_dropout` are drawn once a step, for all
         lanes together.
       tied: the softmax table is the embedding's.
+      splits: rising word ids at which the vocabulary is cut into a head and tails, for `objective.split`; see
+        `published_splits`.
     """
 
     vocab_size: int = 10_000
@@ -145,6 +158,7 @@ class Model(nn.Module):
     embed_dropout: float = 0.1
     weight_drop: float = 0.5
     tied: bool = True
+    splits: tuple[int, ...] = ()
     dtype: str = "float32"
     param_dtype: str = "float32"
     predicts = "next"
@@ -155,7 +169,10 @@ class Model(nn.Module):
         widths = self.widths()
         for index in range(self.depth):
             setattr(self, f"layer_{index}", Layer(widths[index], widths[index + 1], kinds))
-        self.heads = Heads(self.vocab_size, widths[-1], self.tied, self.param_dtype, name="head")
+        edges = (0, *self.splits, self.vocab_size)
+        if any(low >= high for low, high in itertools.pairwise(edges)):
+            raise ValueError(f"model.splits={self.splits} do not rise between 0 and model.vocab_size={self.vocab_size}")
+        self.heads = Heads(self.vocab_size, widths[-1], self.tied, len(self.splits), self.param_dtype, name="head")
 
     def widths(self) -> tuple[int, ...]:
         """Features of the embedding and of every layer."""
@@ -207,8 +224,10 @@ class Model(nn.Module):
         return rows, table, self.heads.softmax.bias
 
     def head(self, name: str, *features: Array) -> Any:
-        """There is no head beside the softmax."""
-        raise ValueError(f"AWD-LSTM has no head {name!r}")
+        """`"tombstones"`: table and bias of the entries that stand for the tails in the head, and the splits."""
+        if name != "tombstones" or not self.splits:
+            raise ValueError(f"this AWD-LSTM has no head {name!r}" + "; set model.splits" * (name == "tombstones"))
+        return self.heads.softmax.tombstones, self.heads.softmax.tombstones_bias, self.splits
 
     def touch(self, inputs: Inputs) -> Any:
         """Run everything once, so that `init` makes every parameter."""

@@ -35,6 +35,7 @@ class Objective:
         is of raw ones in both.
       rate_length: multiply the learning rate of a step by the length of its windows over this number, as AWD-LSTM does
         (70) with windows of drawn length; 0 does not.
+      split: the softmax in two stages, of a model with `splits`; there is no lm_accuracy then.
     """
 
     chunk: int = 0
@@ -42,6 +43,7 @@ class Objective:
     tar: float = 0.0
     ar_of: str = "dropped"
     rate_length: int = 0
+    split: bool = False
     perplexity = ("lm",)
 
     def __post_init__(self) -> None:
@@ -85,9 +87,12 @@ class Objective:
         if running:  # time before lanes: what is behind the end of the text stands together
             top, targets, weights = (leaf.swapaxes(0, 1) for leaf in (top, targets, weights))
         rows, table, bias = forward.readout(top.reshape(-1, top.shape[-1]))
-        total, hits = vocabulary.cross_entropy(
-            rows, table, bias, targets.reshape(-1), weights.reshape(-1), self.chunk, skip=running
-        )
+        targets, weights = targets.reshape(-1), weights.reshape(-1)
+        if self.split:
+            tombstones, offsets, splits = forward.head("tombstones")
+            total = vocabulary.split_cross_entropy(rows, table, bias, tombstones, offsets, targets, weights, splits)
+            return {"lm": Mean(total, count)} | terms, outputs.carry
+        total, hits = vocabulary.cross_entropy(rows, table, bias, targets, weights, self.chunk, skip=running)
         return {"lm": Mean(total, count), "lm_accuracy": Mean(hits, count)} | terms, outputs.carry
 
     def flops(self, model: Model, batch: Mapping[str, Any]) -> float:

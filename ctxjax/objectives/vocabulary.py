@@ -163,6 +163,44 @@ def _backward(count, skip, gradients, cotangents):
 _cross_entropy.defvjp(_forward, _backward)
 
 
+def split_cross_entropy(
+    rows: Float[Array, "N D"],
+    table: Float[Array, "V D"],
+    bias: Float[Array, " V"],
+    tombstones: Float[Array, "K D"],
+    tombstones_bias: Float[Array, " K"],
+    targets: Int[Array, " N"],
+    weights: Float[Array, " N"],
+    splits: tuple[int, ...],
+) -> Float[Array, ""]:
+    """Sum of weight * nll of a softmax in two stages, for large vocabularies sorted by falling frequency.
+
+    The head is a softmax over the first words and one tombstone for each tail; a word of tail k has the probability of
+    tombstone k times its own in a softmax over the tail. Rows are sorted by where their targets are, so that a tail costs
+    its own rows alone.
+
+    Args:
+      splits: the first word of each of the K tails.
+
+    Reference: Grave et al. 2017, "Efficient softmax approximation for GPUs"; salesforce/awd-lstm-lm splitcross.py.
+    """
+    part = sum((targets >= split).astype(jnp.int32) for split in splits)
+    order = jnp.argsort(jnp.where(weights != 0, part, len(splits) + 1))
+    rows, targets, weights, part = (leaf[order] for leaf in (rows, targets, weights, part))
+    tables, biases = jnp.split(table, splits), jnp.split(bias, splits)
+    told = jnp.where(part == 0, targets, splits[0] + part - 1)
+    parts = [(jnp.concatenate([tables[0], tombstones]), jnp.concatenate([biases[0], tombstones_bias]), told, weights)]
+    for number, start in enumerate(splits, 1):
+        size = tables[number].shape[0]
+        told = jnp.clip(targets - start, 0, size - 1)
+        parts.append((tables[number], biases[number], told, jnp.where(part == number, weights, 0.0)))
+    total = jnp.zeros((), jnp.float32)
+    for words, offsets, told, counts in parts:
+        chunk = min(rows_per_chunk(words.shape[0]), max(64, rows.shape[0] // 16))
+        total += cross_entropy(rows, words, offsets, told, counts, chunk, skip=True)[0]
+    return total
+
+
 def log_uniform(vocab_size: int) -> Float[Array, " V"]:
     """`log p(i)`, `p(i) = log((i + 2) / (i + 1)) / log(V + 1)`: near the law of words by falling frequency."""
     ids = jnp.arange(vocab_size, dtype=jnp.float32)

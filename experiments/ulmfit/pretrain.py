@@ -47,12 +47,14 @@ DIRECTIONS = ("forward", "backward")
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """See the top of this file."""
+    from ctxjax.models.awd_lstm import published_splits
+
     arg = parse_arg(arg, size="ptb", direction="forward", smoke=False)
     for name, known in (("size", tuple(SIZES)), ("direction", DIRECTIONS)):
         if arg[name] not in known:
             raise ConfigError(f"config argument {name}={arg[name]!r} is not one of {', '.join(known)}")
     words, embed, width, depth, lanes, length, dropouts = SIZES[arg.size]
-    published = arg.size in ("ptb", "wt2")
+    published, splits = arg.size in ("ptb", "wt2"), published_splits(words)
 
     config = ml_collections.ConfigDict()
     config.seed = 0
@@ -71,6 +73,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         embed_dropout=dropouts[3],
         weight_drop=dropouts[4],
         tied=True,
+        splits=splits,
         dtype="float32",
         param_dtype="float32",
     )
@@ -80,6 +83,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         tar=1.0,
         ar_of="dropped" if published else "raw",
         rate_length=length if published else 0,
+        split=bool(splits),
     )
     config.source = dict(
         name="running",

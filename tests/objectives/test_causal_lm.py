@@ -124,3 +124,84 @@ def test_chunks_without_weight_are_left_out():
 def test_a_wrong_choice_is_named():
     with pytest.raises(ValueError, match=r"objective.ar_of='wet' is neither 'dropped' nor 'raw'"):
         causal_lm.Objective(ar_of="wet")
+
+
+SPLITS = (10, 22, 40)
+
+
+def split_example():
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: jnp.asarray(rng.standard_normal(shape).astype(np.float32))
+    rows, table, bias = draw(150, 12), draw(47, 12), draw(47)
+    targets = jnp.asarray(np.minimum(rng.zipf(1.3, 150) - 1, 46).astype(np.int32))
+    weights = jnp.asarray((rng.random(150) < 0.8).astype(np.float32))
+    return rows, table, bias, draw(3, 12), draw(3), targets, weights
+
+
+def split_oracle(rows, table, bias, tombstones, tombstones_bias, targets, weights):
+    """splitcross.py in f64: probability of the tombstone, times that of the word in its tail."""
+    rows, table, bias, tombstones, tombstones_bias = (
+        np.asarray(leaf, np.float64) for leaf in (rows, table, bias, tombstones, tombstones_bias)
+    )
+    softmax = lambda logits: np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    edges = [*SPLITS, 47]
+    head = softmax(rows @ np.concatenate([table[:10], tombstones]).T + np.concatenate([bias[:10], tombstones_bias]))
+    parts = [head[:, :10]]
+    for k, (low, high) in enumerate(zip(edges, edges[1:], strict=False)):
+        parts.append(head[:, 10 + k, None] * softmax(rows @ table[low:high].T + bias[low:high]))
+    chances = np.concatenate(parts, axis=1)
+    np.testing.assert_allclose(chances.sum(1), 1)
+    return -(np.log(chances[np.arange(len(rows)), targets]) * np.asarray(weights)).sum()
+
+
+def test_the_split_softmax_is_the_published_one():
+    arrays = split_example()
+    assert len(set(np.searchsorted(SPLITS, np.asarray(arrays[5]), "right"))) == 4  # targets in every part
+    loss = jax.jit(lambda *args: vocabulary.split_cross_entropy(*args, *arrays[5:], SPLITS))
+    assert float(loss(*arrays[:5])) == pytest.approx(split_oracle(*arrays), rel=1e-5)
+    gradient = jax.jit(jax.grad(loss, argnums=range(5)))(*arrays[:5])
+    for number, slope in enumerate(gradient):
+        step_by = np.zeros(arrays[number].shape)
+        place = tuple(np.unravel_index(np.argmax(np.abs(slope)), slope.shape))
+        step_by[place] = 1e-4
+        above, below = (
+            split_oracle(
+                *arrays[:number], np.asarray(arrays[number], np.float64) + side * step_by, *arrays[number + 1 :]
+            )
+            for side in (1, -1)
+        )
+        assert float(slope[place]) == pytest.approx((above - below) / 2e-4, rel=1e-3)
+
+
+def test_the_split_softmax_is_the_adaptive_one_of_torch():
+    torch = pytest.importorskip("torch")
+    rows, table, bias, tombstones, tombstones_bias, targets, weights = split_example()
+    bias = bias.at[10:].set(0.0)  # torch has none in the tails
+    theirs = torch.nn.AdaptiveLogSoftmaxWithLoss(12, 47, list(SPLITS), div_value=1.0, head_bias=True)
+    tensor = lambda leaf: torch.from_numpy(np.array(leaf))
+    with torch.no_grad():
+        theirs.head.weight.copy_(tensor(jnp.concatenate([table[:10], tombstones])))
+        theirs.head.bias.copy_(tensor(jnp.concatenate([bias[:10], tombstones_bias])))
+        for tail, words in zip(theirs.tail, np.split(np.asarray(table), SPLITS)[1:], strict=True):
+            tail[0].weight.copy_(torch.eye(12))
+            tail[1].weight.copy_(tensor(words))
+        expected = -(theirs(tensor(rows), tensor(targets).long()).output * tensor(weights)).sum()
+    ours = vocabulary.split_cross_entropy(rows, table, bias, tombstones, tombstones_bias, targets, weights, SPLITS)
+    assert float(ours) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_a_split_model_is_trained_by_the_split_objective(made):
+    model, _, batch, carry = made
+    split = model.clone(splits=SPLITS)
+    params = split.init(KEY, batch["inputs"], method="touch")["params"]
+    assert params["head"]["softmax"]["tombstones"].shape == (3, 12)
+    objective = causal_lm.Objective(split=True)
+    forward = step.Forward(split, params, KEY, train=False)
+    terms, _ = jax.jit(lambda: objective(forward, batch, carry))()
+    sizes = np.array([1, 12, 18, 7])[np.searchsorted(SPLITS, batch["targets"][:, :USED], "right")]
+    assert set(terms) == {"lm"}  # and a fresh model is nearly uniform in each part
+    assert terms["lm"].compute() == pytest.approx(np.log(13) + np.log(sizes).mean(), rel=0.02)
+    with pytest.raises(ValueError, match=r"no head 'tombstones'; set model.splits"):
+        objective(step.Forward(model, params, KEY, train=False), batch, carry)
+    sizes = {10_000: (), 75_000: (), 267_735: (2800, 20_000, 76_000), 793_471: (4200, 35_000, 180_000)}
+    assert {size: awd_lstm.published_splits(size) for size in sizes} == sizes
