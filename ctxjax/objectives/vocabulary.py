@@ -176,15 +176,15 @@ def split_cross_entropy(
     """Sum of weight * nll of a softmax in two stages, for large vocabularies sorted by falling frequency.
 
     The head is a softmax over the first words and one tombstone for each tail; a word of tail k has the probability of
-    tombstone k times its own in a softmax over the tail. Rows are sorted by where their targets are, so that a tail costs
-    its own rows alone.
+    tombstone k times its own in a softmax over the tail. Rows are sorted by where their targets are, so that a tail
+    costs its own rows alone.
 
     Args:
       splits: the first word of each of the K tails.
 
     Reference: Grave et al. 2017, "Efficient softmax approximation for GPUs"; salesforce/awd-lstm-lm splitcross.py.
     """
-    part = sum((targets >= split).astype(jnp.int32) for split in splits)
+    part = (targets[:, None] >= jnp.array(splits)).sum(1, dtype=jnp.int32)
     order = jnp.argsort(jnp.where(weights != 0, part, len(splits) + 1))
     rows, targets, weights, part = (leaf[order] for leaf in (rows, targets, weights, part))
     tables, biases = jnp.split(table, splits), jnp.split(bias, splits)

@@ -36,6 +36,7 @@ backward, each of which reads its whole kernel (21 MB and 0.68 GFLOP in the wide
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import pathlib
 import statistics
@@ -281,7 +282,7 @@ def awd_peer(name: str, batch: dict[str, Any]) -> Step:
             super().__init__()
             self.table = nn.Parameter(torch.empty(words, embed).uniform_(-0.1, 0.1))
             self.bias = nn.Parameter(torch.zeros(words))
-            self.lstms = nn.ModuleList([nn.LSTM(below, above) for below, above in zip(sizes, sizes[1:], strict=False)])
+            self.lstms = nn.ModuleList([nn.LSTM(below, above) for below, above in itertools.pairwise(sizes)])
 
         def forward(self, tokens: Any, states: list[Any]) -> tuple[Any, Any, list[Any]]:
             kept_words = torch.empty(words, 1).bernoulli_(1 - DROPOUTS["embed_dropout"])

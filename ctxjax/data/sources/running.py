@@ -5,7 +5,7 @@ whole text is turned round. A lane is one B-th of it, and row b of step s goes o
 model's state is carried over. In training the windows may be of drawn length, the same for all lanes; rows have the
 shape of the longest, and `mask` and `weights` say how far the text goes.
 
-Reference: Merity et al. 2018, "Regularizing and Optimizing LSTM Language Models", section 5; salesforce/awd-lstm-lm
+Reference: Merity et al. 2018, "Regularizing and Optimizing LSTM Language Models", section 4.1; salesforce/awd-lstm-lm
 main.py, utils.py; fastai 0.7, text.py, LanguageModelLoader.
 """
 
