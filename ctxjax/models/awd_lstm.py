@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ctxjax.models.layers import steps
-from ctxjax.models.layers.core import Embed
+from ctxjax.models.layers.core import Dense, Embed
 from ctxjax.models.layers.dropout import Stream, dropout, locked_dropout, row_dropout, stream
 from ctxjax.models.layers.lstm import lstm
 from ctxjax.types import Carry, Inputs, Outputs
@@ -49,12 +49,9 @@ class LSTM(nn.Module):
     kinds: Mapping[str, Any]
 
     def setup(self) -> None:
-        D, H, kind = self.inputs, self.width, self.kinds["param_dtype"]
-        init = uniform(1.0 / math.sqrt(H))
-        self.input_kernel = self.param("input_kernel", init, (D, 4 * H), kind)
-        self.recurrent_kernel = self.param("recurrent_kernel", init, (H, 4 * H), kind)
-        self.input_bias = self.param("input_bias", init, (4 * H,), kind)
-        self.recurrent_bias = self.param("recurrent_bias", init, (4 * H,), kind)
+        init = uniform(1.0 / math.sqrt(self.width))
+        self.input = Dense(self.inputs, 4 * self.width, init, init, **self.kinds)
+        self.recurrent = Dense(self.width, 4 * self.width, init, init, **self.kinds)
 
     def __call__(
         self,
@@ -67,9 +64,9 @@ class LSTM(nn.Module):
         name: str,
     ) -> tuple[Float[Array, "T B H"], dict[str, Array]]:
         dtype = self.kinds["dtype"]
-        recurrent = dropout(self.recurrent_kernel, weight_drop, shared, f"{name}/weight_drop").astype(dtype)
-        bias = self.input_bias + self.recurrent_bias
-        gates = steps.affine(x.astype(dtype)[None], self.input_kernel.astype(dtype)[None], bias[None], used)
+        recurrent = dropout(self.recurrent.kernel, weight_drop, shared, f"{name}/weight_drop").astype(dtype)
+        bias = self.input.bias + self.recurrent.bias
+        gates = steps.affine(x.astype(dtype)[None], self.input.kernel.astype(dtype)[None], bias[None], used)
         before = state["cell"][None], state["hidden"][None]
         out, cell, hidden = lstm(gates, recurrent[None], *before, mask, used)
         return out[0], {"cell": cell[0], "hidden": hidden[0]}

@@ -25,6 +25,8 @@ PARAMETERS = {  # the published counts, with all heads
     "experiments/gpt2/pretrain.py:size=small": 124_439_808,
     "experiments/gpt2/pretrain.py:size=xl": 1_557_611_200,
     "experiments/elmo/pretrain.py:size=published": 93_600_848 + 793_471 * 513,
+    "experiments/ulmfit/pretrain.py:size=ptb": 24_221_600 + 401,  # and a row and a bias for <S>
+    "experiments/ulmfit/pretrain.py:size=wt2": 33_556_078 + 401,
 }
 
 
@@ -36,7 +38,7 @@ def arguments(file):
     return ["", *sorted(found), *(["size=large,recipe=lamb,phase=2"] if "recipe=lamb" in found else [])]
 
 
-ACCEPTED = {"size", "recipe", "phase"}
+ACCEPTED = {"size", "recipe", "phase", "direction"}
 SPECS = [f"{file}:{arg}" for file in FILES for arg in arguments(file)]
 
 

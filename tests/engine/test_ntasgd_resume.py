@@ -57,10 +57,10 @@ def test_cut_in_places_is_the_same_to_the_last_bit(make, straight, tmp_path):
 
 def test_what_is_loaded_and_started_from_is_the_average(make, straight, tmp_path):
     arrays, _ = checkpoint.read(straight)
-    name = "layer_0/lstm/recurrent_kernel"
+    name = "layer_0/lstm/recurrent/kernel"
     average, last = arrays[f"opt_state/5/average/{name}"], arrays[f"params/{name}"]
     assert np.abs(average - last).max() > 1e-3
-    loaded = ctxjax.load(straight).params["layer_0"]["lstm"]["recurrent_kernel"]
+    loaded = ctxjax.load(straight).params["layer_0"]["lstm"]["recurrent"]["kernel"]
     np.testing.assert_array_equal(loaded, average)
     assert optim.exported(arrays)[f"params/{name}"] is average
     started = make(init_from__path=straight, total="1 steps", optim__lr=1e-30, eval_every="1 steps")

@@ -54,7 +54,7 @@ def oracle(params, tokens, state=None, scales=None):
             x = x * scales.get(name, np.ones((1, 1)))[:, None]
         kernel, recurrent, *biases = (
             leaves[f"{name}/lstm/{part}"]
-            for part in ("input_kernel", "recurrent_kernel", "input_bias", "recurrent_bias")
+            for part in ("input/kernel", "recurrent/kernel", "input/bias", "recurrent/bias")
         )
         recurrent = recurrent * scales.get(f"{name}/weight_drop", 1.0)
         c = h = np.zeros((len(tokens), recurrent.shape[0]))

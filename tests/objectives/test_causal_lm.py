@@ -1,6 +1,7 @@
 """The left-to-right objective by hand: activation terms, restarts, the rate of a step, padding that costs nothing."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -147,7 +148,7 @@ def split_oracle(rows, table, bias, tombstones, tombstones_bias, targets, weight
     edges = [*SPLITS, 47]
     head = softmax(rows @ np.concatenate([table[:10], tombstones]).T + np.concatenate([bias[:10], tombstones_bias]))
     parts = [head[:, :10]]
-    for k, (low, high) in enumerate(zip(edges, edges[1:], strict=False)):
+    for k, (low, high) in enumerate(itertools.pairwise(edges)):
         parts.append(head[:, 10 + k, None] * softmax(rows @ table[low:high].T + bias[low:high]))
     chances = np.concatenate(parts, axis=1)
     np.testing.assert_allclose(chances.sum(1), 1)
