@@ -6,7 +6,7 @@ import os
 import pathlib
 from typing import Any
 
-from ctxjax import checkpoint
+from ctxjax import checkpoint, optim
 from ctxjax.config import ConfigError
 from ctxjax.interop import elmo, hf_bert, hf_gpt2, tf_bert
 from ctxjax.interop.files import Published, inside, read_json, refuse_pickle
@@ -59,9 +59,9 @@ def is_hf(folder: str | os.PathLike[str]) -> bool:
 def read_run(path: str | os.PathLike[str], step: int | None = None) -> tuple[Published, dict[str, Any]]:
     """The parameters, config and tokenizer of a checkpoint of ours."""
     folder = checkpoint.find(path, step)
-    arrays, meta = checkpoint.read(folder, pattern="^params/")
+    arrays, meta = checkpoint.read(folder, pattern=f"^params/|{optim.AVERAGED}|{optim.STEPS}$")
     config = {name: _as_tuples(value) for name, value in meta["config"]["model"].items() if value is not None}
-    params = {name.removeprefix("params/"): array for name, array in arrays.items()}
+    params = {name.removeprefix("params/"): array for name, array in optim.exported(arrays).items()}
     has = {head: any(name.startswith(f"{prefix}/") for name in params) for head, prefix in _HEADS.items()}
     tokenizer = open_tokenizer(folder / "tokenizer") if (folder / "tokenizer").is_dir() else None
     missing = tuple(head for head in _EXPECTED.get(config["name"], ()) if not has[head])

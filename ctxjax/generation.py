@@ -1,4 +1,4 @@
-"""Sampling from left-to-right models: prompts in, continuations out, keys and values kept in the model's carry.
+"""Sampling from left-to-right models: prompts in, continuations out, what was read kept in the model's carry.
 
 Reference: Radford et al. 2019; openai/gpt-2 src/sample.py; Holtzman et al. 2020, "The Curious Case of Neural Text
 Degeneration" (top-p).
@@ -100,24 +100,25 @@ def generate(
     """Continue every prompt.
 
     Args:
-      model: one whose carry is a cache (`init_carry(rows, max_len)`).
+      model: one whose carry is a cache, or the state of an LSTM (`init_carry(rows, max_len)`).
       prompts: ids, at least one each; rows of one batch.
       count: tokens to make at most.
       stop: the id that ends a text, left out of what is returned.
       seed: of the draws; row and step decide the rest.
 
     Raises:
-      ConfigError: prompt and continuation together are over the model's `max_len`.
+      ConfigError: prompt and continuation together are over the model's `max_len`, where it has one.
     """
     sampling.check()
     longest = max(len(prompt) for prompt in prompts)
     if min(len(prompt) for prompt in prompts) < 1 or count < 1:
         raise ConfigError("generate needs a token in every prompt, and at least one to make")
-    if longest + count > model.max_len:
+    most = getattr(model, "max_len", None)
+    if most and longest + count > most:
         raise ConfigError(
-            f"a prompt of {longest} pieces and {count} more are over the {model.max_len} that this model reads at once"
+            f"a prompt of {longest} pieces and {count} more are over the {most} that this model reads at once"
         )
-    length = min(padded_length(longest), model.max_len - count)
+    length = min(padded_length(longest), most - count) if most else padded_length(longest)
     tokens, mask = np.zeros((len(prompts), length), np.int32), np.zeros((len(prompts), length), bool)
     for row, prompt in enumerate(prompts):
         tokens[row, : len(prompt)], mask[row, : len(prompt)] = prompt, True

@@ -78,7 +78,9 @@ def _hidden(model: Any, params: Params, inputs: Any, carry: Any, top: bool) -> t
     method = "encode" if getattr(model, "predicts", "") == "target" else "__call__"
     outputs = model.apply({"params": params}, inputs, carry, False, method=method)
     layers = outputs.hidden[-1:] if top else outputs.hidden
-    return jnp.stack([layer.astype(jnp.float32) for layer in layers], axis=1), outputs.carry
+    widest = max(layer.shape[-1] for layer in layers)
+    wide = [jnp.pad(layer, ((0, 0), (0, 0), (0, widest - layer.shape[-1]))) for layer in layers]
+    return jnp.stack([layer.astype(jnp.float32) for layer in wide], axis=1), outputs.carry
 
 
 class Runner:

@@ -1,8 +1,9 @@
 """Optimisers: an Optax chain from keyword arguments, with regex groups for decay, learning rates and freezing.
 
 `name` picks the rule. The ones that Optax does not have as published are here: Adam without bias correction (BERT),
-LAMB with the clip and the exemptions of NVIDIA's implementation, Adagrad as TensorFlow computes it (ELMo). Every slot
-of the state is a tree with the paths of the parameters, so that sharding rules reach it by name.
+LAMB with the clip and the exemptions of NVIDIA's implementation, Adagrad as TensorFlow computes it (ELMo), SGD that
+comes to average (AWD-LSTM). Every slot of the state is a tree with the paths of the parameters, so that sharding rules
+reach it by name.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from ctxjax import schedules, tree
@@ -21,6 +24,8 @@ from ctxjax.config import ConfigError, did_you_mean
 
 # Parameters without weight decay in BERT: biases, and scale and bias of the normalisations.
 NO_DECAY = r"(^|[/_])norm/|(^|/)bias$"
+# Where the optimiser's state has an average of the parameters, and for how many steps.
+AVERAGED, STEPS = "/average/", "/steps"
 
 
 class Group(NamedTuple):
@@ -101,7 +106,8 @@ def make_optimizer(
     """Build the optimiser of a run.
 
     The update is `lr(step) * multiplier * (rule(clip(gradient)) + weight_decay * parameter)`: the decay is decoupled
-    from the gradient and scaled by the learning rate. LAMB's trust ratio comes after the decay.
+    from the gradient and scaled by the learning rate. LAMB's trust ratio comes after the decay. `update` takes one
+    argument more, `rate`, by which the learning rate of this one step is multiplied.
 
     Args:
       total_steps: length of the run in updates.
@@ -146,6 +152,8 @@ def make_optimizer(
         ),
         optax.stateless(lambda updates, params: tree.map_named(multiplied, updates)),
         optax.scale_by_learning_rate(lr_of),
+        _scale_by_rate(),
+        *([average(**fields)] if name == "ntasgd" else []),
     )
     if frozen:
 
@@ -285,25 +293,129 @@ def sgd(
     return optax.chain(optax.trace(momentum, nesterov) if momentum else optax.identity(), decay)
 
 
+def ntasgd(
+    decay: optax.GradientTransformation,
+    groups: Mapping[str, Group],
+    metric: str = "heldout/lm",
+    window: int = 5,
+) -> optax.GradientTransformation:
+    """Stochastic gradient descent that averages its iterates once a held-out metric stops to improve: see `average`."""
+    del metric, window
+    return sgd(decay, groups)
+
+
 RULES: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adam_bert": adam_bert,
     "adamw": adamw,
     "lamb": lamb,
     "adagrad": adagrad,
     "sgd": sgd,
+    "ntasgd": ntasgd,
 }
 
 
-def on_eval(state: Any, metrics: Mapping[str, float]) -> Any:
-    """The train state after an evaluation. No rule of this file reacts to one, so it comes back as it is.
+def _scale_by_rate() -> optax.GradientTransformation:
+    """Multiply by the argument `rate` of this call, where it is given."""
 
-    The loop calls this after every evaluation: schedules that react to held-out metrics belong here.
+    def update(updates: Any, state: Any, params: Any = None, *, rate: Any = None, **_: Any) -> tuple[Any, Any]:
+        del params
+        return (updates if rate is None else jax.tree.map(lambda u: (rate * u).astype(u.dtype), updates)), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+@flax.struct.dataclass
+class AverageState:
+    """The average of the iterates, and the history that decides when it begins.
+
+    Attributes:
+      average: a tree of the parameters; zeros before the first averaged step.
+      steps: int32, updates since averaging began; -1 before.
+      best: the least metric of all evaluations but the last `window`.
+      recent: that of the last `window` evaluations, the oldest first.
+      metric: the name of the metric.
     """
-    del metrics
-    return state
+
+    average: Any
+    steps: Any
+    best: Any
+    recent: tuple[Any, ...]
+    metric: str = flax.struct.field(pytree_node=False, default="")
+
+
+def average(metric: str = "heldout/lm", window: int = 5) -> optax.GradientTransformation:
+    """Average the parameters that the updates lead to, from the evaluation on at which `metric` is over the best of all
+    evaluations but the last `window` ("non-monotonically triggered"). Training itself goes on as before.
+
+    The average is torch's ASGD with `t0 = 0, lambd = 0`, of which the first iterate is not part: a quirk that is kept.
+    With windows of drawn length torch's takes each step at the rate of the one before, which is not.
+
+    Args:
+      metric: name of a value of an evaluation, the lower the better, as "heldout/lm".
+      window: 5 as published; 0 averages from the first update, as the published finetune.py does.
+
+    Reference: Merity et al. 2018, algorithm 1; salesforce/awd-lstm-lm main.py.
+    """
+    if window < 0:
+        raise ConfigError(f"config.optim.window={window} is negative")
+
+    def init(params: Any) -> AverageState:
+        none = jnp.asarray(jnp.inf, jnp.float32)
+        steps = jnp.asarray(-1 if window else 0, jnp.int32)
+        return AverageState(optax.tree.zeros_like(params), steps, none, (none,) * window, metric)
+
+    def update(updates: Any, state: AverageState, params: Any = None) -> tuple[Any, AverageState]:
+        steps = jnp.where(state.steps < 0, -1, state.steps + 1)
+        share = jnp.where(steps > 0, 1.0 / jnp.maximum(steps - 1, 1), 0.0)
+
+        def towards(mean: jax.Array, param: jax.Array, change: jax.Array) -> jax.Array:
+            return ((1.0 - share) * mean + share * (param + change)).astype(mean.dtype)
+
+        return updates, state.replace(average=jax.tree.map(towards, state.average, params, updates), steps=steps)
+
+    return optax.GradientTransformation(init, update)
+
+
+def on_eval(state: Any, metrics: Mapping[str, float]) -> Any:
+    """The train state after an evaluation; the loop calls this after every one. `average` reacts, nothing else.
+
+    Raises:
+      ConfigError: the metric that the optimiser goes by is not among those there are.
+    """
+
+    def react(node: Any) -> Any:
+        if not isinstance(node, AverageState) or not node.recent or not metrics:
+            return node
+        if node.metric not in metrics:
+            raise ConfigError(f"config.optim.metric={node.metric!r} is no metric{did_you_mean(node.metric, metrics)}")
+        old = node.steps, node.best, node.recent
+        where = jax.tree.map(lambda leaf: leaf.sharding, old)
+        steps, best, recent = jax.jit(_decide, out_shardings=where)(old, np.float32(metrics[node.metric]))
+        return node.replace(steps=steps, best=best, recent=recent)
+
+    opt_state = jax.tree.map(react, state.opt_state, is_leaf=lambda node: isinstance(node, AverageState))
+    return state.replace(opt_state=opt_state)
+
+
+def _decide(history: tuple[Any, Any, tuple[Any, ...]], value: Any) -> tuple[Any, Any, tuple[Any, ...]]:
+    """Whether averaging begins now, and the history with one value more."""
+    steps, best, recent = history
+    steps = jnp.where((steps < 0) & (value > best), 0, steps)
+    return steps, jnp.fmin(best, recent[0]), (*recent[1:], value)
 
 
 def eval_params(opt_state: Any, params: Any) -> Any:
-    """The parameters to evaluate and to export. No rule of this file keeps an average, so they are the trained ones."""
-    del opt_state
+    """The parameters to evaluate and to export: the average where there is one, else the trained ones."""
+    names = {f"params/{name}": leaf for name, leaf in tree.flatten(params).items()}
+    found = exported({**tree.flatten({"opt_state": opt_state}), **names})
+    return tree.map_named(lambda name, _: found[f"params/{name}"], params)
+
+
+def exported(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """`eval_params` of a train state's leaves by path name: its "params/...", averaged if that has begun."""
+    params = {name: leaf for name, leaf in arrays.items() if name.startswith("params/")}
+    for name in arrays:
+        start, found, _ = name.partition(AVERAGED)
+        if found and int(arrays[start + STEPS]) > 0:
+            params[f"params/{name.removeprefix(start + AVERAGED)}"] = arrays[name]
     return params

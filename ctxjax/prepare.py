@@ -70,6 +70,9 @@ def make_parser() -> argparse.ArgumentParser:
         help="where words end, for --tokenizer words: by rule (default), or at blanks for text tokenised already",
     )
     parser.add_argument("--heldout", type=float, metavar="SHARE", help="share of documents held out (default: 0.02)")
+    parser.add_argument(
+        "--heldout_input", nargs="+", metavar="PATH", help="hold out these instead, and nothing of --input"
+    )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
     cli.add_config(parser, required=False)
     return parser
@@ -97,9 +100,9 @@ def settings_from(argv: list[str] | None = None) -> Any:
         raise ConfigError("--input is missing")
     if not values.get("output"):
         raise ConfigError("--output is missing")
-    given = values.get("input") or ()
-    values["input"] = (given,) if isinstance(given, str) else tuple(given)
-    values["pairs"] = tuple(values.get("pairs") or ())
+    for name in ("input", "heldout_input", "pairs"):
+        given = values.get(name) or ()
+        values[name] = (given,) if isinstance(given, str) else tuple(given)
     return Settings(**values)
 
 

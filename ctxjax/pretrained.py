@@ -101,11 +101,17 @@ class Pretrained:
         """Which of the methods this model has what is needed for."""
         if self.tokenizer is None:
             return ()
-        if ("mlm" if self._predicts == "masked" else "softmax") in self.missing:
+        if ("mlm" if self._predicts == "masked" else "softmax") in self.missing or self.config.get("splits"):
             return ("embed",)
         more = {"masked": ("fill_mask", "score"), "next": ("score", "score_next", "generate"), "neighbours": ("score",)}
         more["target"] = ("translate",)
-        return ("embed", *more.get(self._predicts, ()))
+        found = ("embed", *more.get(self._predicts, ()))
+        return tuple(name for name in found if not (self.backward and name in ("score_next", "generate")))
+
+    @property
+    def backward(self) -> bool:
+        """Whether the model reads texts from their end, as its run was told to (`source.direction`)."""
+        return self.meta.get("config", {}).get("source", {}).get("direction") == "backward"
 
     @property
     def _predicts(self) -> str:
@@ -114,7 +120,7 @@ class Pretrained:
     def _need(self, method: str) -> Reader:
         """What turns texts into inputs; raises where the model has not what a method needs."""
         if method in self.can:
-            return make_reader(self.tokenizer, self.config, self._predicts)
+            return make_reader(self.tokenizer, self.config, self._predicts, self.backward)
         if self.tokenizer is None:
             why = "no vocabulary lies beside it"
         elif self._predicts == "target":
@@ -125,6 +131,10 @@ class Pretrained:
             why = "it has no decoder that reads a source"
         elif method in ("generate", "score_next") and self._predicts != "next":
             why = "it predicts words from both sides"
+        elif method in ("generate", "score_next") and self.backward:
+            why = "it reads texts from their end, and so predicts the word before"
+        elif self.config.get("splits"):
+            why = "its softmax is split, and only vectors are read from such a model"
         else:
             why = f"its {'masked-word head' if self._predicts == 'masked' else 'softmax'} is not in the file"
         raise ConfigError(f"{self.path} cannot {method}: {why}; it can {_list(self.can)}")
@@ -147,8 +157,8 @@ class Pretrained:
 
         Args:
           texts: each a string, which the tokenizer splits into words, or a list of words, which are kept as they are.
-          layers: "all" `[depth + 1, ...]` (layer 0 the token layer, ELMo's twice side by side as published), "top"
-            `[1, ...]` the last, or "mix" `[1, ...]` the scalar mix of all.
+          layers: "all" `[depth + 1, ...]` (layer 0 the token layer, ELMo's twice side by side as published; narrower
+            layers filled up with zeros), "top" `[1, ...]` the last, or "mix" `[1, ...]` the scalar mix of all.
           align: "word", or "piece" for what the model itself reads, sentence marks or [CLS] and [SEP] included.
           pool: of a word in several pieces, "mean" or "first".
           mix: one learned scalar a layer *before* the softmax, as ELMo's papers and tools store them; all layers weigh
@@ -254,7 +264,8 @@ class Pretrained:
     def score(self, texts: Text | Sequence[Text], per_token: bool = False) -> np.ndarray:
         """How probable texts are: natural logarithms, float64, one a text.
 
-        A left-to-right model gives the log-probability of all pieces, the first one following the end of another text.
+        A left-to-right model gives the log-probability of all pieces, the first one following the end of another text;
+        one that reads from the end likewise, from the last piece to the first.
         A biLM gives the log-probability of the words and the closing mark, averaged over its two directions; a word
         outside the vocabulary counts as <UNK>. A masked model gives the pseudo-log-likelihood: the sum over pieces of
         the log-probability of each where it alone is masked (Salazar et al. 2020), one forward row a piece.

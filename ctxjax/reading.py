@@ -1,7 +1,8 @@
 """From texts to what a model reads, and from its vectors back to words.
 
 A reader encodes a text once, cuts it into windows that the model can hold, joins the windows' vectors, and gives them
-by piece or by word. One reader for models of pieces, one for biLMs.
+by piece or by word. One reader for models of pieces, one for those that read them from
+the end, one for biLMs.
 """
 
 from __future__ import annotations
@@ -140,6 +141,26 @@ class PieceReader:
         return np.concatenate([self.first, text.ids, self.last]).astype(np.int32)
 
 
+class BackwardReader(PieceReader):
+    """Pieces from the last to the first, for a model of text that was turned round; the mark stands behind a text.
+
+    Args:
+      tokenizer: of any kind.
+      last: id of the mark, which is read first.
+    """
+
+    def __init__(self, tokenizer: Any, last: int):
+        super().__init__(tokenizer, [], [last])
+
+    def _window(self, ids: np.ndarray, start: int) -> Window:
+        window = super()._window(ids, start)
+        return window._replace(inputs={"tokens": window.inputs["tokens"][::-1].copy()})
+
+    def join(self, text: Encoded, parts: list[tuple[Window, np.ndarray]]) -> np.ndarray:
+        """As of any pieces, the vectors put in the order of the text."""
+        return super().join(text, [(window, values[:, ::-1]) for window, values in parts])
+
+
 class WordReader:
     """<S> words </S>, as word ids or characters; a text of any length is one window.
 
@@ -199,8 +220,10 @@ def _with_marks(spans: np.ndarray | None, before: int = 1, behind: int = 1) -> n
     return np.concatenate([np.zeros((before, 2)), spans, np.full((behind, 2), end)]).astype(np.int32)
 
 
-def make_reader(tokenizer: Any, config: Mapping[str, Any], predicts: str) -> Reader:
-    """The reader that fits a tokenizer and a model, by what the model predicts."""
+def make_reader(tokenizer: Any, config: Mapping[str, Any], predicts: str, backward: bool = False) -> Reader:
+    """The reader that fits a tokenizer and a model, by what the model predicts; `backward` if it reads from the end."""
+    if predicts == "next" and backward:
+        return BackwardReader(tokenizer, tokenizer.end_id)
     if predicts == "next":
         return PieceReader(tokenizer, [tokenizer.end_id], [])
     if predicts == "target":

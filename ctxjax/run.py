@@ -68,6 +68,11 @@ def validate(config: Config) -> None:
     for name, fields in config.evals.items():
         if "name" not in fields:
             raise ConfigError(f"config.evals.{name} has no field 'name', as in name='objective'")
+    metric = optional(config.optim, "metric", "")
+    if metric and metric.split("/")[0] not in config.evals:
+        raise ConfigError(
+            f"config.optim.metric={metric!r} needs config.evals.{metric.split('/')[0]}, which is not there"
+        )
     _profile_steps(config)
 
 
@@ -177,6 +182,11 @@ def assemble(config: Config) -> Run:
     model = configs.build("model", config.model)
     objective = configs.build("objective", config.objective)
     _validate_model(model, config, source)
+    if getattr(objective, "split", False) != bool(getattr(model, "splits", ())):
+        raise ConfigError(
+            f"config.objective.split={getattr(objective, 'split', False)} does not go with "
+            f"config.model.splits={getattr(model, 'splits', ())}: set both or neither"
+        )
     row = pipeline.batch_at(source, seed=config.seed, batch_size=1, step=0)
     batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((config.batch_size, *leaf.shape[1:]), leaf.dtype), row)
     tokens_per_step = config.batch_size * source.tokens_per_row

@@ -38,7 +38,7 @@ def make_schedule(total_steps: int, lr: float, *, name: str = "constant", **fiel
     for key in fields:
         if key not in known:
             raise ConfigError(f"config.optim.schedule.{key} is not a field of {name!r}{did_you_mean(key, known)}")
-    for key in ("warmup", "decay", "total"):
+    for key in ("warmup", "decay", "anneal", "total"):
         if key in fields:
             fields[key] = _updates(fields[key], total_steps, f"optim.schedule.{key}")
     shape = made(total_steps, **fields)
@@ -165,6 +165,28 @@ def warmup_stable_decay(
     return value
 
 
+def one_cycle(total_steps: int, div: float = 10.0, anneal: float | None = None) -> Schedule:
+    """From `1 / div` up to 1 and down again, straight both ways, then to a hundredth of `1 / div`.
+
+    Args:
+      total_steps: the run, which is one cycle.
+      div: the peak over the first value.
+      anneal: updates of the last part, a tenth of the run by default; what is left is half up and half down.
+
+    Reference: Smith 2018, "A disciplined approach to neural network hyper-parameters: Part 1"; fastai 0.7, sgdr.py,
+    CircularLR_beta, whose momentum moves against the rate and is constant here.
+    """
+    tail = total_steps / 10.0 if anneal is None else anneal
+    half = max((total_steps - tail) / 2.0, 1.0)
+
+    def value(step: Array) -> Array:
+        climbed = jnp.where(step <= half, step / half, 2.0 - step / half)
+        left = jnp.clip((step - 2.0 * half) / max(tail, 1.0), 0.0, 1.0)
+        return jnp.where(step <= 2.0 * half, 1.0 + jnp.maximum(climbed, 0.0) * (div - 1.0), 1.0 - 0.99 * left) / div
+
+    return value
+
+
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "constant": constant,
     "warmup_linear": warmup_linear,
@@ -172,4 +194,5 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "cosine": cosine,
     "inverse_sqrt": inverse_sqrt,
     "warmup_stable_decay": warmup_stable_decay,
+    "one_cycle": one_cycle,
 }

@@ -39,8 +39,9 @@ class TrainState:
 class Forward:
     """A model bound to parameters, keys and mode; an objective sees nothing else of a model.
 
-    Draws that a whole batch shares (the negatives of a sampled softmax) come from the step's key, so that they do not
-    depend on how the batch is split; dropout, which is drawn for each row, comes from the micro-batch's.
+    Draws that a whole batch shares (the negatives of a sampled softmax; weights dropped by a model's "shared" key) come
+    from the step's key, so that they do not depend on how the batch is split; dropout, which is drawn for each row,
+    comes from the micro-batch's.
     """
 
     model: Model
@@ -65,8 +66,8 @@ class Forward:
         return self._apply(name, *features, method="head")
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
-        key = jax.random.fold_in(self.key("dropout"), self.micro)
-        return self.model.apply({"params": self.params}, *args, rngs={"dropout": key}, **kwargs)
+        keys = {"dropout": jax.random.fold_in(self.key("dropout"), self.micro), "shared": self.key("shared")}
+        return self.model.apply({"params": self.params}, *args, rngs=keys, **kwargs)
 
 
 def init_state(
@@ -106,6 +107,8 @@ def make_train_step(
     With `accum_steps > 1` the gradient is summed by a scan over *strided* micro-batches (row r goes to micro-batch
     r mod accum_steps, so no device trades rows). Each loss term is divided by its weight over the *whole* batch before
     the sum: averaging the means of micro-batches is wrong as soon as their token counts differ.
+
+    An objective may have `rate(batch)`, a factor of the learning rate of this step alone, which the optimiser is told.
 
     A step whose loss or gradient is not finite leaves everything but `step` as it was and reports `skipped = 1`.
 
@@ -148,7 +151,9 @@ def make_train_step(
         gradient_of = micro_gradient if accum_steps == 1 else accumulate
         gradient, loss, terms, carry = gradient_of(state.params, batch, state.carry, key, weights)
         grad_norm = optax.tree.norm(gradient)
-        updates, opt_state = tx.update(gradient, state.opt_state, state.params)
+        rate = objective.rate(batch) if hasattr(objective, "rate") else None
+        more = {} if rate is None else {"rate": rate}
+        updates, opt_state = optax.with_extra_args_support(tx).update(gradient, state.opt_state, state.params, **more)
         params = optax.apply_updates(state.params, updates)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
         new = state.replace(params=params, opt_state=opt_state, carry=carry)

@@ -2,19 +2,20 @@
 
 Parts are chosen by regular expression; an array is copied where path and shape agree. Where the two tokenizers differ,
 the rows of every array that has one row a piece are matched by piece: what the old vocabulary lacks keeps its fresh
-initialisation. Anything else that does not fit is refused by name, never cut or padded.
+initialisation. Anything else that does not fit is refused by name, never cut or padded. Where the other run averaged
+its parameters, the averages are what is taken.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from ctxjax import checkpoint, digests, processes, tree
+from ctxjax import checkpoint, digests, optim, processes, tree
 from ctxjax.config import ConfigError
 from ctxjax.step import TrainState
 
@@ -92,10 +93,12 @@ def init_from(
                 f"{here[name].dtype}{list(here[name].shape)} here; make the model fit or leave it out with "
                 "config.init_from.pattern"
             )
-    plain = {name: here[name] for name in taken if not by_row(name)}
+    origin = {name: name for name in taken} | _averages(folder, there, taken)
+    plain = {origin[name]: here[name] for name in taken if not by_row(name)}
     abstract = {k: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=v.sharding) for k, v in plain.items()}
-    abstract |= {name: there[name] for name in taken if by_row(name)}  # as NumPy, the whole table on the host
-    found = checkpoint.load_arrays(folder, abstract)
+    abstract |= {origin[name]: there[name] for name in taken if by_row(name)}  # as NumPy, the whole table on the host
+    loaded = checkpoint.load_arrays(folder, abstract)
+    found = {name: loaded[origin[name]] for name in taken}
     leaves = dict(here)
     for name in taken:
         leaves[name] = _merge_rows(here[name], found[name], new_rows, old_rows) if by_row(name) else found[name]
@@ -106,6 +109,16 @@ def init_from(
         + ("" if same else f"; {len(new_rows)} of {len(tokenizer)} pieces were known there")
     )
     return jax.tree.unflatten(jax.tree.structure(state), list(leaves.values()))
+
+
+def _averages(folder: Any, there: Mapping[str, Any], taken: Sequence[str]) -> dict[str, str]:
+    """Where the averages of parameters are, in a checkpoint whose optimiser has begun to average."""
+    for name in there:
+        start, found, rest = name.partition(optim.STEPS)
+        if found and not rest and int(checkpoint.load_arrays(folder, {name: there[name]})[name]) > 0:
+            places = {each: start + optim.AVERAGED + each.removeprefix("params/") for each in taken}
+            return {each: place for each, place in places.items() if each.startswith("params/") and place in there}
+    return {}
 
 
 def _slot_of(name: str, params: set[str]) -> bool:

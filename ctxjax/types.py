@@ -35,14 +35,17 @@ class Outputs(NamedTuple):
     """What every encoder returns.
 
     Attributes:
-      hidden: one `[B T D]` array a layer; entry 0 is the token layer.
+      hidden: one `[B T D]` array a layer; entry 0 is the token layer. Where layers differ in width, what puts them side
+        by side fills the narrower ones up with zeros.
       pooled: `[B S D]`, one vector a segment taken at `inputs.cls_positions`, or None where a model has no pooler.
       carry: state to hand to the next window of the same rows; `()` where there is none.
+      raw: the last layer before its dropout, in training of a model whose objective regularises it; else None.
     """
 
     hidden: tuple[Array, ...]
     pooled: Array | None = None
     carry: Carry = ()
+    raw: Array | None = None
 
 
 class Mean(NamedTuple):

@@ -10,6 +10,7 @@ import pytest
 
 from ctxjax import optim, tree
 from ctxjax.config import ConfigError
+from ctxjax.step import TrainState
 
 STEPS, LR, TOTAL = 6, 0.05, 20
 SHAPES = {
@@ -100,6 +101,7 @@ CASES = {
     "adagrad": (adagrad, 10.0, {}),
     "sgd": (lambda name, gradient, *_: gradient, None, {}),
     "sgd/momentum": (momentum, 1.0, {"momentum": 0.9}),
+    "ntasgd": (lambda name, gradient, *_: gradient, 1.0, {"metric": "heldout/lm"}),
 }
 
 
@@ -143,7 +145,7 @@ def test_slots_mirror_the_parameters(name):
             owner = next(parameter for parameter in SHAPES if path.endswith(parameter))
             assert leaf.shape == SHAPES[owner]
         else:
-            assert path.endswith("count")
+            assert path.endswith("count") or name == "ntasgd"
 
 
 def test_published_parameters_decay():
@@ -184,6 +186,91 @@ def test_works_on_abstract_parameters():
     tx, lr = optim.make_optimizer(TOTAL, params, name="lamb", lr=LR, schedule=SCHEDULE, weight_decay=0.01)
     assert tree.count(jax.eval_shape(tx.init, params)) == 2 * tree.count(params) + 2
     assert float(lr(1)) == pytest.approx(LR / 2)
+
+
+def published_trigger(values, window):
+    """salesforce/awd-lstm-lm main.py: the index of the evaluation at which SGD gives way to ASGD, or None."""
+    best_val_loss = []
+    for index, val_loss in enumerate(values):
+        if len(best_val_loss) > window and val_loss > min(best_val_loss[:-window]):
+            return index
+        best_val_loss.append(val_loss)
+    return None
+
+
+def averaging(window=5, **fields):
+    params = {"w": jnp.array([1.0, -2.0])}
+    constant = {"name": "constant"}
+    tx, _ = optim.make_optimizer(10, params, name="ntasgd", lr=0.5, schedule=constant, window=window, **fields)
+    return tx, TrainState(jnp.zeros((), jnp.int32), params, tx.init(params))
+
+
+def stepped(tx, state, gradient):
+    updates, opt_state = tx.update({"w": jnp.asarray(gradient)}, state.opt_state, state.params)
+    return state.replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
+
+
+@pytest.mark.parametrize("window", [1, 2, 5])
+@pytest.mark.parametrize("seed", range(6))
+def test_averaging_begins_where_the_published_code_switches(window, seed):
+    rng = np.random.default_rng(seed)
+    values = (5 - 0.3 * np.minimum(np.arange(30), 8) + 0.5 * rng.standard_normal(30)).astype(np.float32)
+    _, state = averaging(window)
+    began = None
+    for index, value in enumerate(values):
+        state = optim.on_eval(state, {"heldout/lm": float(value), "heldout/lm_accuracy": 0.0})
+        if began is None and int(tree.flatten(state.opt_state)["5/steps"]) == 0:
+            began = index
+    assert began == published_trigger(values, window)
+    assert began is not None or window == 5
+
+
+def test_the_average_is_that_of_torch():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    gradients = rng.standard_normal((7, 2)).astype(np.float32)
+    tx, state = averaging(window=0, weight_decay=0.1, decay_exclude="")
+    theirs = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+    asgd = torch.optim.ASGD([theirs], lr=0.5, t0=0, lambd=0.0, weight_decay=0.1)
+    for gradient in gradients:
+        theirs.grad = torch.tensor(gradient)
+        asgd.step()
+        state = stepped(tx, state, gradient)
+        np.testing.assert_allclose(state.params["w"], theirs.detach().numpy(), rtol=1e-5)
+        averaged = optim.eval_params(state.opt_state, state.params)["w"]
+        np.testing.assert_allclose(averaged, asgd.state[theirs]["ax"].numpy(), rtol=1e-5)
+
+
+def test_the_average_is_of_what_was_trained_after_the_switch_but_one():
+    """NumPy: after k steps the mean of iterates 2 to k, and before the switch the parameters themselves."""
+    tx, state = averaging(window=1)
+    iterates = []
+    for step in range(8):
+        state = stepped(tx, state, np.array([0.1 * step, 1.0], np.float32))
+        if step < 3:
+            np.testing.assert_array_equal(optim.eval_params(state.opt_state, state.params)["w"], state.params["w"])
+            state = optim.on_eval(state, {"heldout/lm": [2.0, 1.0, 3.0][step]})
+        else:
+            iterates.append(np.asarray(state.params["w"]))
+    averaged = optim.eval_params(state.opt_state, state.params)["w"]
+    np.testing.assert_allclose(averaged, np.mean(iterates[1:], axis=0), rtol=1e-5)
+    leaves = {f"opt_state/{name}": leaf for name, leaf in tree.flatten(state.opt_state).items()}
+    np.testing.assert_array_equal(optim.exported({**leaves, "params/w": state.params["w"]})["params/w"], averaged)
+
+
+def test_an_evaluation_without_the_metric_is_named():
+    _, state = averaging()
+    assert optim.on_eval(state, {}) is not None
+    with pytest.raises(ConfigError, match=r"config.optim.metric='heldout/lm' is no metric; did you mean 'heldout/mlm'"):
+        optim.on_eval(state, {"heldout/mlm": 1.0})
+
+
+def test_the_rate_of_one_step_scales_its_update_behind_the_clip():
+    params = {"w": jnp.zeros((2,))}
+    tx, _ = optim.make_optimizer(10, params, name="sgd", lr=1.0, schedule={"name": "constant"}, clip=1.0)
+    gradient = {"w": jnp.array([30.0, 40.0])}
+    updates, _ = tx.update(gradient, tx.init(params), params, rate=jnp.float32(0.25))
+    np.testing.assert_allclose(updates["w"], [-0.15, -0.2], rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,16 @@ def stable(step):
     return PEAK * min(1.0, step / WARMUP) * (1.0 if left > 1 else 1 - math.sqrt(1 - max(left, 0.0)))
 
 
+def one_cycle(step):
+    """fastai 0.7, CircularLR_beta.calc_lr: up, down, and a last tenth, with whole numbers of updates."""
+    half = int(TOTAL * (1 - 10 / 100) / 2)
+    if step > 2 * half:
+        done = min(1.0, (step - 2 * half) / (TOTAL - 2 * half))
+        return PEAK * (1 + done * (1 - 100) / 100) / 32
+    climbed = 1 - (step - half) / half if step > half else step / half
+    return PEAK * (1 + climbed * (32 - 1)) / 32
+
+
 CASES = {
     "warmup_linear": (bert, PEAK, {"name": "warmup_linear", "warmup": "100 steps"}),
     "warmup_linear_percent": (bert, PEAK, {"name": "warmup_linear", "warmup": "10 percent"}),
@@ -51,6 +61,7 @@ CASES = {
         PEAK,
         {"name": "warmup_stable_decay", "warmup": "100 steps", "decay": "20 percent", "shape": "sqrt"},
     ),
+    "one_cycle": (one_cycle, PEAK, {"name": "one_cycle", "div": 32.0, "anneal": "10 percent"}),
     "constant": (lambda step: PEAK, PEAK, {"name": "constant"}),
 }
 

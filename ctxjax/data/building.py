@@ -6,6 +6,7 @@ not depend on the number of workers. Memory is bounded by the size of a piece, a
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import functools
 import json
@@ -43,8 +44,11 @@ def prepare(settings: Settings) -> dict[str, Any]:
     """
     output = pathlib.Path(settings.output)
     given = preparation.given_tokenizer(settings)
-    inputs = preparation.find_inputs(settings)
-    plan = preparation.make_plan(settings, inputs, given)
+    inputs = preparation.find_inputs(settings, settings.input)
+    apart = preparation.find_inputs(settings, settings.heldout_input)
+    plan = preparation.make_plan(settings, inputs, given, apart)
+    if apart:
+        settings = dataclasses.replace(settings, heldout=0.0)
     work = output / preparation.WORK
     try:
         manifest = preparation.finished(output, plan)
@@ -54,7 +58,7 @@ def prepare(settings: Settings) -> dict[str, Any]:
                 if preparation.start_or_continue(output, work, plan):
                     _say(f"going on with the unfinished corpus in {output}")
                 with Pool(settings.workers or len(os.sched_getaffinity(0))) as pool:
-                    manifest = _build(settings, inputs, plan, given, work, pool)
+                    manifest = _build(settings, inputs, apart, plan, given, work, pool)
         shutil.rmtree(work, ignore_errors=True)
         return manifest
     except NothingUsableError:
@@ -71,6 +75,7 @@ def prepare(settings: Settings) -> dict[str, Any]:
 def _build(
     settings: Settings,
     inputs: Sequence[reading.Input],
+    apart: Sequence[reading.Input],
     plan: dict[str, Any],
     given: Tokenizer | None,
     work: pathlib.Path,
@@ -78,11 +83,53 @@ def _build(
 ) -> dict[str, Any]:
     tokenizer, folder = _tokenizer(settings, inputs, plan["settings"], given, work, pool)
     counts: dict[str, int] = {}
-    pieces = work / "pieces"
-    pieces.mkdir(exist_ok=True)
-    paths = _each_piece(
-        inputs, settings.field, pool, "tokenise", pieces, counts, encode_piece, (settings.field, str(folder))
+    stats, output = work / "shards", work.parent
+    stats.mkdir(exist_ok=True)
+    splits: dict[str, list[str]] = {}
+    tasks: list[tuple[Any, ...]] = []
+    total = 0
+    for title, read in (("pieces", inputs), ("pieces-heldout", apart)):
+        if read:
+            paths, held = _encode(settings, read, folder, work / title, counts, pool)
+            layout = _layout(held, settings.heldout)
+            if read is apart:
+                layout = {"heldout": [(name.replace("train", "heldout"), *keys) for name, *keys in layout["train"]]}
+            size = sum(report["bytes"] for report in held)
+            total += size
+            for split, shards in layout.items():
+                splits[split] = [name for name, _, _ in shards]
+                for name, low, high in shards:
+                    share = size * (high - low) // piecework.KEYS
+                    tasks.append((share, (paths, low, high, output / name, stats / f"{name}.json", tokenizer.unk_id)))
+    with _bar(total, "shards", "B") as bar:
+        for share, arguments in tasks:
+            if not arguments[4].exists():
+                pool.submit(write_range, arguments, functools.partial(_advance, bar, share))
+        pool.drain()
+    for _, arguments in tasks:
+        cleaning.add(counts, cleaning.DUPLICATES, json.loads(arguments[4].read_text())["duplicates"])
+    return corpus.finish(
+        output,
+        tokenizer,
+        splits,
+        {reason: counts[reason] for reason in cleaning.DROPPED if reason in counts},
+        repaired={reason: counts[reason] for reason in cleaning.REPAIRED if reason in counts},
+        **plan,
     )
+
+
+def _encode(
+    settings: Settings,
+    inputs: Sequence[reading.Input],
+    tokenizer: pathlib.Path,
+    folder: pathlib.Path,
+    counts: dict[str, int],
+    pool: Pool,
+) -> tuple[list[pathlib.Path], list[dict[str, Any]]]:
+    """The files of all pieces, tokenised, and the reports of those that hold something."""
+    folder.mkdir(exist_ok=True)
+    arguments = (settings.field, str(tokenizer))
+    paths = _each_piece(inputs, settings.field, pool, "tokenise", folder, counts, encode_piece, arguments)
     reports = [piecework.read_report(path) for path in paths]
     fields: set[str] = set()
     for report in reports:
@@ -93,29 +140,7 @@ def _build(
     held = [report for report in reports if report and report["documents"]]
     if not held:
         raise _nothing(counts, fields, settings.field)
-    splits = _layout(held, settings.heldout)
-    stats = work / "shards"
-    stats.mkdir(exist_ok=True)
-    output = work.parent
-    tasks = [(output / name, stats / f"{name}.json", low, high) for s in splits.values() for name, low, high in s]
-    bar = _bar(sum(report["bytes"] for report in held), "shards", "B")
-    with bar:
-        for path, stat, low, high in tasks:
-            if not stat.exists():
-                share = sum(report["bytes"] for report in held) * (high - low) // piecework.KEYS
-                done = functools.partial(_advance, bar, share)
-                pool.submit(write_range, (paths, low, high, path, stat, tokenizer.unk_id), done)
-        pool.drain()
-    for _, stat, _, _ in tasks:
-        cleaning.add(counts, cleaning.DUPLICATES, json.loads(stat.read_text())["duplicates"])
-    return corpus.finish(
-        output,
-        tokenizer,
-        {split: [name for name, _, _ in shards] for split, shards in splits.items()},
-        {reason: counts[reason] for reason in cleaning.DROPPED if reason in counts},
-        repaired={reason: counts[reason] for reason in cleaning.REPAIRED if reason in counts},
-        **plan,
-    )
+    return paths, held
 
 
 def _tokenizer(

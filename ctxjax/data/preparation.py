@@ -36,6 +36,7 @@ class Settings:
     lowercase: bool | None = None
     word_split: str | None = None
     heldout: float = 0.02
+    heldout_input: tuple[str, ...] = ()
     workers: int | None = None
 
     def __post_init__(self) -> None:
@@ -53,6 +54,10 @@ class Settings:
             raise ConfigError("--vocab gives the vocabulary, so --vocab_size has nothing to say; leave one of them out")
         if not 0 <= self.heldout < 1:
             raise ConfigError(f"--heldout {self.heldout} is not a share of the documents between 0 and 1")
+        if self.heldout_input and self.heldout not in (0, type(self).heldout):
+            raise ConfigError(
+                "--heldout_input says what is held out, so --heldout has nothing to say; leave one of them out"
+            )
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"--workers {self.workers} is less than 1")
 
@@ -74,8 +79,12 @@ def given_tokenizer(settings: Settings) -> Tokenizer | None:
     return tokenizer
 
 
-def find_inputs(settings: Settings) -> list[reading.Input]:
+def find_inputs(settings: Settings, given: Sequence[str]) -> list[reading.Input]:
     """Every source of text with its format and digest.
+
+    Args:
+      settings: format, field and output.
+      given: `settings.input` or `settings.heldout_input`.
 
     Raises:
       ConfigError: an input that is missing, cannot be read, or lies in the output folder.
@@ -85,8 +94,8 @@ def find_inputs(settings: Settings) -> list[reading.Input]:
         found = parallel.describe(*settings.pairs)
         _outside(output, *settings.pairs)
         return [found]
-    names = [item for item in settings.input if item.startswith(tfds_text.PREFIX)]
-    files = [item for item in settings.input if item not in names]
+    names = [item for item in given if item.startswith(tfds_text.PREFIX)]
+    files = [item for item in given if item not in names]
     found = reading.describe(reading.find_files(files), settings.format) if files else []
     _outside(output, *(item.path for item in found))
     return found + [tfds_text.describe(name, settings.field) for name in names]
@@ -98,7 +107,12 @@ def _outside(output: pathlib.Path, *paths: str) -> None:
             raise ConfigError(f"input {path} lies in the output folder; choose another --output")
 
 
-def make_plan(settings: Settings, inputs: Sequence[reading.Input], given: Tokenizer | None) -> dict[str, Any]:
+def make_plan(
+    settings: Settings,
+    inputs: Sequence[reading.Input],
+    given: Tokenizer | None,
+    heldout: Sequence[reading.Input] = (),
+) -> dict[str, Any]:
     """What decides the content of the corpus: options and digests, no paths and no number of workers."""
     if given is not None:
         vocabulary: dict[str, Any] = {"vocab": given.digest()}
@@ -111,17 +125,19 @@ def make_plan(settings: Settings, inputs: Sequence[reading.Input], given: Tokeni
         }
         if kind == "words":
             vocabulary |= {"min_count": settings.min_count, "word_split": settings.word_split or "rules"}
-    formats = {item.format for item in inputs}
+    formats = {item.format for item in (*inputs, *heldout)}
     plain = {"sentences", "documents", parallel.FORMAT}  # which have no fields
     field = settings.field if formats - plain else None
+    plan = {"settings": vocabulary | {"heldout": settings.heldout, "field": field}, "inputs": _about(inputs)}
+    return plan | ({"heldout_inputs": _about(heldout)} if heldout else {})
+
+
+def _about(inputs: Sequence[reading.Input]) -> dict[str, Any]:
     return {
-        "settings": vocabulary | {"heldout": settings.heldout, "field": field},
-        "inputs": {
-            "number": len(inputs),
-            "bytes": sum(item.size for item in inputs),
-            "formats": sorted(formats),
-            "digest": fingerprint([(item.digest, item.format) for item in inputs]),
-        },
+        "number": len(inputs),
+        "bytes": sum(item.size for item in inputs),
+        "formats": sorted({item.format for item in inputs}),
+        "digest": fingerprint([(item.digest, item.format) for item in inputs]),
     }
 
 
@@ -134,6 +150,8 @@ def _difference(found: dict[str, Any], plan: dict[str, Any]) -> str | None:
     for name in [*wanted, *settings]:
         if settings.get(name) != wanted.get(name):
             return f"--{name} {settings.get(name)}, not {wanted.get(name)}"
+    if found.get("heldout_inputs") != plan.get("heldout_inputs"):
+        return "other --heldout_input files or contents"
     return "other --input files or contents" if before != now else None
 
 

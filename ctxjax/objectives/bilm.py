@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ctxjax.objectives import vocabulary
+from ctxjax.objectives import lanes, vocabulary
 from ctxjax.types import Batch, Carry, Forward, Mean, Model, Terms
 
 DIRECTIONS = ("forward", "backward")
@@ -50,8 +50,7 @@ class Objective:
 
     def __call__(self, forward: Forward, batch: Batch, carry: Carry = ()) -> tuple[Terms, Carry]:
         """Terms forward and backward (both minimised). Lanes with `is_first` start from a carry of zeros."""
-        carry = jax.tree.map(lambda leaf: _restart(leaf, batch["is_first"]), carry)
-        outputs = forward(batch["inputs"], carry)
+        outputs = forward(batch["inputs"], lanes.restart(carry, batch["is_first"]))
         top, weights = outputs.hidden[-1], batch["weights"].astype(jnp.float32)
         terms, drawn = {}, None
         for index, name in enumerate(DIRECTIONS):
@@ -74,11 +73,6 @@ class Objective:
         if 0 < self.samples < vocab_size:
             readout *= (self.samples + 1) / vocab_size
         return model.flops(shapes) + readout
-
-
-def _restart(leaf: Array, is_first: Array) -> Array:
-    first = is_first.reshape(-1, *(1,) * (leaf.ndim - 1))
-    return jnp.where(first, jnp.zeros((), leaf.dtype), leaf)
 
 
 def example() -> tuple[Model, Objective, dict[str, Any]]:

@@ -30,6 +30,7 @@ def cross_entropy(
     targets: Int[Array, " N"],
     weights: Float[Array, " N"],
     chunk: int = 0,
+    skip: bool = False,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """`(sum of weight * nll, sum of weight where the target has the highest logit)` of the softmax over the table.
 
@@ -44,25 +45,30 @@ def cross_entropy(
       table: rows whose bias is -inf are padding of the vocabulary; they take no probability and no gradient.
       weights: 0 for rows that do not count. Not differentiated.
       chunk: rows at a time; 0 takes `rows_per_chunk`.
+      skip: rows that do not count stand together, as behind the end of a text in a window with time before lanes: a
+        chunk is of neighbours then, and one in which nothing counts costs nothing.
     """
     if not chunk:
         chunk = rows_per_chunk(table.shape[0])
     count = max(1, math.ceil(rows.shape[0] / chunk))
-    return _cross_entropy(rows, table, bias, targets, jax.lax.stop_gradient(weights), count)
+    return _cross_entropy(rows, table, bias, targets, jax.lax.stop_gradient(weights), count, skip)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
-def _cross_entropy(rows, table, bias, targets, weights, count):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+def _cross_entropy(rows, table, bias, targets, weights, count, skip):
     def one(rows, targets, weights):
         return _chunk(rows, table, bias, targets, weights)[:2]
 
     if count == 1:
         return one(rows, targets, weights)
-    chunks = _split((rows, targets, weights), count)
+    chunks = _split((rows, targets, weights), count, skip)
     zero = jnp.zeros((), jnp.float32)
 
+    def add(sums, chunk):
+        return jax.tree.map(jnp.add, sums, one(*chunk))
+
     def body(sums, chunk):
-        return jax.tree.map(jnp.add, sums, one(*chunk)), None
+        return _where_any(skip, chunk[2], add, lambda sums, _: sums, sums, chunk), None
 
     return jax.lax.scan(body, (zero, zero), chunks)[0]
 
@@ -87,18 +93,26 @@ def _chunk(rows, table, bias, targets, weights):
     )
 
 
-def _split(tree, count: int):
-    """Strided chunks `[count, ceil(N / count), ...]` (row n goes to chunk n mod count), filled up with zeros."""
+def _split(tree, count: int, neighbours: bool):
+    """Strided chunks `[count, ceil(N / count), ...]` (row n goes to chunk n mod count), or chunks of neighbours, filled
+    up with zeros."""
 
     def split(leaf):
         rows = math.ceil(leaf.shape[0] / count)
         leaf = jnp.pad(leaf, [(0, rows * count - leaf.shape[0])] + [(0, 0)] * (leaf.ndim - 1))
+        if neighbours:
+            return leaf.reshape(count, rows, *leaf.shape[1:])
         return jnp.moveaxis(leaf.reshape(rows, count, *leaf.shape[1:]), 1, 0)
 
     return jax.tree.map(split, tree)
 
 
-def _forward(rows, table, bias, targets, weights, count):
+def _where_any(skip: bool, weights, work, nothing, *args):
+    """`work(*args)`; with `skip`, `nothing(*args)` where no weight counts."""
+    return jax.lax.cond((weights != 0).any(), work, nothing, *args) if skip else work(*args)
+
+
+def _forward(rows, table, bias, targets, weights, count, skip):
     compute = table.astype(rows.dtype)
 
     def one(rows, targets, weights):
@@ -116,13 +130,20 @@ def _forward(rows, table, bias, targets, weights, count):
     else:
         zeros = [jnp.zeros(shape, jnp.float32) for shape in ((), (), table.shape, bias.shape)]
 
-        def body(sums, chunk):
+        def add(sums, chunk):
             new, d_rows = one(*chunk)
             return jax.tree.map(jnp.add, sums, new), d_rows
 
-        sums, d_rows = jax.lax.scan(body, tuple(zeros), _split((rows, targets, weights), count))
+        def nothing(sums, chunk):
+            return sums, jnp.zeros(chunk[0].shape, jnp.float32)
+
+        def body(sums, chunk):
+            return _where_any(skip, chunk[2], add, nothing, sums, chunk)
+
+        sums, d_rows = jax.lax.scan(body, tuple(zeros), _split((rows, targets, weights), count, skip))
         total, hits, d_table, d_bias = sums
-        d_rows = jnp.moveaxis(d_rows, 0, 1).reshape(-1, rows.shape[1])[: rows.shape[0]]
+        d_rows = d_rows if skip else jnp.moveaxis(d_rows, 0, 1)
+        d_rows = d_rows.reshape(-1, rows.shape[1])[: rows.shape[0]]
     d_rows = d_rows - weights[:, None] * compute[targets].astype(jnp.float32)
     d_table = d_table.at[targets].add(-weights[:, None] * rows.astype(jnp.float32))
     d_bias = d_bias.at[targets].add(-weights)
@@ -133,7 +154,8 @@ def _contract(left, right, axis: int):
     return jax.lax.dot_general(left, right, (((axis,), (axis,)), ((), ())), preferred_element_type=jnp.float32)
 
 
-def _backward(count, gradients, cotangents):
+def _backward(count, skip, gradients, cotangents):
+    del count, skip
     scale = cotangents[0]
     return *((scale * gradient.astype(jnp.float32)).astype(gradient.dtype) for gradient in gradients), None, None
 
@@ -181,6 +203,44 @@ def smoothing(
     every = jnp.einsum("nd,d->n", rows, combined[0], preferred_element_type=jnp.float32) + combined[1]
     entropy = -(1.0 - share) * math.log(1.0 - share) - share * jnp.log(low)
     return (weights * (low * ((others + 1) * own - every) - entropy)).sum()
+
+
+def split_cross_entropy(
+    rows: Float[Array, "N D"],
+    table: Float[Array, "V D"],
+    bias: Float[Array, " V"],
+    tombstones: Float[Array, "K D"],
+    tombstones_bias: Float[Array, " K"],
+    targets: Int[Array, " N"],
+    weights: Float[Array, " N"],
+    splits: tuple[int, ...],
+) -> Float[Array, ""]:
+    """Sum of weight * nll of a softmax in two stages, for large vocabularies sorted by falling frequency.
+
+    The head is a softmax over the first words and one tombstone for each tail; a word of tail k has the probability of
+    tombstone k times its own in a softmax over the tail. Rows are sorted by where their targets are, so that a tail
+    costs its own rows alone.
+
+    Args:
+      splits: the first word of each of the K tails.
+
+    Reference: Grave et al. 2017, "Efficient softmax approximation for GPUs"; salesforce/awd-lstm-lm splitcross.py.
+    """
+    part = (targets[:, None] >= jnp.array(splits)[None]).sum(1, dtype=jnp.int32)
+    order = jnp.argsort(jnp.where(weights != 0, part, len(splits) + 1))
+    rows, targets, weights, part = (leaf[order] for leaf in (rows, targets, weights, part))
+    tables, biases = jnp.split(table, splits), jnp.split(bias, splits)
+    told = jnp.where(part == 0, targets, splits[0] + part - 1)
+    parts = [(jnp.concatenate([tables[0], tombstones]), jnp.concatenate([biases[0], tombstones_bias]), told, weights)]
+    for number, start in enumerate(splits, 1):
+        size = tables[number].shape[0]
+        told = jnp.clip(targets - start, 0, size - 1)
+        parts.append((tables[number], biases[number], told, jnp.where(part == number, weights, 0.0)))
+    total = jnp.zeros((), jnp.float32)
+    for words, offsets, told, counts in parts:
+        chunk = min(rows_per_chunk(words.shape[0]), max(64, rows.shape[0] // 16))
+        total += cross_entropy(rows, words, offsets, told, counts, chunk, skip=True)[0]
+    return total
 
 
 def log_uniform(vocab_size: int) -> Float[Array, " V"]:

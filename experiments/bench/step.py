@@ -1,13 +1,15 @@
 """How many tokens a second one train step takes in, beside its arithmetic floor and a PyTorch peer in the same run.
 
-    python experiments/bench/step.py bert_tiny|bert_mini|bert_base|bilm_small|bilm_medium [--compare] [--steps 5]
+    python experiments/bench/step.py bert_tiny|bert_mini|bert_base|bilm_small|bilm_medium|awd_lstm \
+        [--compare] [--steps 5]
 
 The step is `ctxjax.step.make_train_step` with dropout on, the published optimiser, f32, on data made here: forward,
 backward, clip, update, the check of finiteness. `--compare` alternates it with the peer, one step of each in turn, so
 that a busy machine slows both: for BERT `transformers`' BertForPreTraining with logits of every position and
 torch.optim.AdamW; for the biLM a char-CNN over all positions and `torch.nn.LSTM(proj_size)` (no clipping, residual by
-hand) with torch.optim.Adagrad. `--cores` pins both to as many. Beside wall time stands processor time a core, which a
-busy machine inflates less.
+hand) with torch.optim.Adagrad; for AWD-LSTM `torch.nn.LSTM` thrice with the same dropouts, both activation terms, a
+tied softmax over all words and torch.optim.Adam. `--cores` pins both to as many. Beside wall time stands processor time
+a core, which a busy machine inflates less.
 
 The floor, in products alone (2 FLOPs a multiply-add, a backward pass costs two forwards), T tokens a step:
 
@@ -20,6 +22,13 @@ The floor, in products alone (2 FLOPs a multiply-add, a backward pass costs two 
            small  (1024 / 128):  18 + 10 + ~71 =  99 GFLOP     26 M parameters, 5 passes: 0.5 GB
            medium (2048 / 256):  73 + 20 + ~72 = 165 GFLOP     39 M parameters            0.8 GB
 
+    AWD    6 T (sum over layers of 4 H (D + H) + D V), T = 64 x 70, 30,000 words, 400 / 1152 / 3
+           layers 544 + softmax 323 = 867 GFLOP               32 M parameters, 7 passes: 0.9 GB
+
+Of AWD-LSTM's layers 202 GFLOP is products of a 64-row state that wait for one another: 70 x 3 forward and as many
+backward, each of which reads its whole kernel (21 MB and 0.68 GFLOP in the wide layers); the rest is large products. At
+100 GFLOP/s the floor alone is 8.7 s a step, 517 tokens a second; 600 need 116 GFLOP/s.
+
 `executed` in the record counts what the step computes: distinct words alone, the true windows. Its rate over that of a
 2048^3 f32 matrix product, measured in the same run, is the fraction of peak.
 """
@@ -27,6 +36,7 @@ The floor, in products alone (2 FLOPs a multiply-add, a backward pass costs two 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import pathlib
 import statistics
@@ -48,6 +58,8 @@ BERT = {  # rows, width, depth, heads
 }
 BILM = {"bilm_small": (1024, 128), "bilm_medium": (2048, 256)}  # cell, projection
 WORDS, ROWS, UNROLL, CHARS = 10_000, 32, 20, 50
+AWD = {"awd_lstm": (30_000, 400, 1152, 3, 64, 70)}  # words, embedding, cells, layers, lanes, length
+DROPOUTS = {"dropout": 0.1, "input_dropout": 0.25, "hidden_dropout": 0.15, "embed_dropout": 0.02, "weight_drop": 0.2}
 Step = Callable[[], float]
 
 
@@ -86,14 +98,28 @@ def bilm_batch() -> dict[str, Any]:
     }
 
 
+def awd_batch(name: str) -> dict[str, Any]:
+    """Words by Zipf's law in lanes of full windows, as the source `running` gives them."""
+    words, _, _, _, lanes, length = AWD[name]
+    rng = np.random.default_rng(0)
+    chance = 1.0 / np.arange(1, words + 1)
+    tokens = rng.choice(words, (lanes, length + 1), p=chance / chance.sum()).astype(np.int32)
+    return {
+        "inputs": {"tokens": tokens[:, :-1], "mask": np.ones((lanes, length), bool)},
+        "targets": tokens[:, 1:],
+        "weights": np.ones((lanes, length), np.float32),
+        "is_first": np.zeros((lanes,), bool),
+    }
+
+
 def ours(name: str, batch: dict[str, Any], groups: int) -> tuple[Step, dict[str, float]]:
     """A step of ctxjax as a function without arguments that gives the loss, and its counts."""
     import jax
 
     from ctxjax import optim, rngs, tree
-    from ctxjax.models import bert, bilm
+    from ctxjax.models import awd_lstm, bert, bilm
     from ctxjax.objectives import bilm as bilm_objective
-    from ctxjax.objectives import masked_lm
+    from ctxjax.objectives import causal_lm, masked_lm
     from ctxjax.step import init_state, make_train_step
 
     if name in BERT:
@@ -102,6 +128,11 @@ def ours(name: str, batch: dict[str, Any], groups: int) -> tuple[Step, dict[str,
         objective, carry_rows = masked_lm.Objective(), 0
         rule = {"name": "adam_bert", "lr": 1e-4, "clip": 1.0, "weight_decay": 0.01}
         rule["schedule"] = {"name": "warmup_linear", "warmup": "10 percent"}
+    elif name in AWD:
+        words, embed, width, depth, carry_rows, _ = AWD[name]
+        model = awd_lstm.Model(words, width=width, embed_width=embed, depth=depth, **DROPOUTS)
+        objective = causal_lm.Objective(ar=2.0, tar=1.0)
+        rule = {"name": "adamw", "lr": 5e-3, "b1": 0.8, "b2": 0.99, "clip": 0.12, "schedule": {"name": "constant"}}
     else:
         width, projection = BILM[name]
         model = bilm.Model(WORDS, width=width, projection=projection, groups=groups)
@@ -236,6 +267,56 @@ def bilm_peer(name: str, batch: dict[str, Any]) -> Step:
     return step
 
 
+def awd_peer(name: str, batch: dict[str, Any]) -> Step:
+    import torch
+    from torch import nn
+
+    words, embed, width, depth, lanes, _ = AWD[name]
+    sizes = [embed, *[width] * (depth - 1), embed]
+
+    def locked(x: Any, rate: float) -> Any:
+        return x * torch.empty(1, *x.shape[1:]).bernoulli_(1 - rate).div_(1 - rate)
+
+    class Peer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Parameter(torch.empty(words, embed).uniform_(-0.1, 0.1))
+            self.bias = nn.Parameter(torch.zeros(words))
+            self.lstms = nn.ModuleList([nn.LSTM(below, above) for below, above in itertools.pairwise(sizes)])
+
+        def forward(self, tokens: Any, states: list[Any]) -> tuple[Any, Any, list[Any]]:
+            kept_words = torch.empty(words, 1).bernoulli_(1 - DROPOUTS["embed_dropout"])
+            table = self.table * kept_words / (1 - DROPOUTS["embed_dropout"])
+            x = locked(nn.functional.embedding(tokens, table), DROPOUTS["input_dropout"])
+            kept = []
+            for index, lstm in enumerate(self.lstms):
+                x = locked(x, DROPOUTS["hidden_dropout"]) if index else x
+                weights = dict(lstm.named_parameters())
+                dropped = nn.functional.dropout(weights["weight_hh_l0"], DROPOUTS["weight_drop"])
+                x, state = torch.func.functional_call(lstm, weights | {"weight_hh_l0": dropped}, (x, states[index]))
+                kept.append(tuple(leaf.detach() for leaf in state))
+            return x, locked(x, DROPOUTS["dropout"]), kept
+
+    model = Peer().train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3, betas=(0.8, 0.99))
+    tokens, targets = (torch.from_numpy(leaf.T.copy()).long() for leaf in (batch["inputs"]["tokens"], batch["targets"]))
+    states: list[Any] = [(torch.zeros(1, lanes, size), torch.zeros(1, lanes, size)) for size in sizes[1:]]
+
+    def step() -> float:
+        nonlocal states
+        optimizer.zero_grad()
+        raw, dropped, states = model(tokens, states)
+        logits = nn.functional.linear(dropped.flatten(0, 1), model.table, model.bias)
+        loss = nn.functional.cross_entropy(logits, targets.flatten())
+        loss = loss + 2.0 * dropped.square().mean() + (raw[1:] - raw[:-1]).square().mean()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.12)
+        optimizer.step()
+        return float(loss.detach())
+
+    return step
+
+
 def matmul_peak(size: int = 2048, times: int = 3) -> float:
     """FLOP/s of the best of a few f32 matrix products in JAX."""
     import jax
@@ -264,7 +345,7 @@ def summary(tokens: int, walls: list[float], processors: list[float], cores: int
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=[*BERT, *BILM])
+    parser.add_argument("name", choices=[*BERT, *BILM, *AWD])
     parser.add_argument("--compare", action="store_true", help="alternate with the PyTorch peer")
     parser.add_argument("--steps", type=int, default=5, help="timed steps of each side, after one to warm up")
     parser.add_argument("--cores", type=int, default=0, help="use this many processor cores; 0: all")
@@ -276,8 +357,14 @@ def main() -> None:
 
     from ctxjax import records
 
-    batch = bert_batch(BERT[args.name][0]) if args.name in BERT else bilm_batch()
-    tokens = BERT[args.name][0] * LENGTH if args.name in BERT else ROWS * UNROLL
+    if args.name in BERT:
+        batch, tokens, peer = bert_batch(BERT[args.name][0]), BERT[args.name][0] * LENGTH, bert_peer
+        softmax = "gathered 20 of 128 positions"
+    elif args.name in BILM:
+        batch, tokens, peer, softmax = bilm_batch(), ROWS * UNROLL, bilm_peer, "full, 10,000 words"
+    else:
+        batch, tokens, peer = awd_batch(args.name), AWD[args.name][4] * AWD[args.name][5], awd_peer
+        softmax = f"full, {AWD[args.name][0]:,} words, tied"
     step, counts = ours(args.name, batch, args.groups)
     sides: dict[str, Step] = {"ctxjax": step}
     if args.compare:
@@ -285,7 +372,7 @@ def main() -> None:
 
         torch.manual_seed(0)
         torch.set_num_threads(len(usable))
-        sides["peer"] = bert_peer(args.name, batch) if args.name in BERT else bilm_peer(args.name, batch)
+        sides["peer"] = peer(args.name, batch)
     walls: dict[str, list[float]] = {side: [] for side in sides}
     processors: dict[str, list[float]] = {side: [] for side in sides}
     losses: dict[str, list[float]] = {side: [] for side in sides}
@@ -303,7 +390,7 @@ def main() -> None:
         "bench": args.name,
         "tokens_per_step": tokens,
         "cores_used": len(usable),
-        "softmax": "gathered 20 of 128 positions" if args.name in BERT else "full, 10,000 words",
+        "softmax": softmax,
         **counts,
         "matmul_peak_gflops": round(peak / 1e9, 1),
         "fraction_of_peak": round(counts["executed"] / statistics.median(walls["ctxjax"]) / peak, 3),

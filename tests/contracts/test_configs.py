@@ -29,6 +29,8 @@ PARAMETERS = {  # the published counts, with all heads
     "experiments/elmo/pretrain.py:size=published": 93_600_848 + 793_471 * 513,
     "experiments/transformer/pretrain.py:size=base": 63_045_632,  # 65 and 213 million in the paper
     "experiments/transformer/pretrain.py:size=big": 214_171_648,
+    "experiments/ulmfit/pretrain.py:size=ptb": 24_221_600 + 401,  # and a row and a bias for <S>
+    "experiments/ulmfit/pretrain.py:size=wt2": 33_556_078 + 401,
 }
 
 
@@ -40,7 +42,7 @@ def arguments(file):
     return ["", *sorted(found), *(["size=large,recipe=lamb,phase=2"] if "recipe=lamb" in found else [])]
 
 
-ACCEPTED = {"size", "recipe", "phase"}
+ACCEPTED = {"size", "recipe", "phase", "direction"}
 SPECS = [f"{file}:{arg}" for file in TRAINED for arg in arguments(file)]
 
 

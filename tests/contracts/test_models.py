@@ -48,7 +48,8 @@ def test_shapes(made):
     outputs = apply(model, params, inputs)
     assert len(outputs.hidden) == model.depth + 1
     width = outputs.hidden[0].shape[-1]
-    assert {layer.shape for layer in outputs.hidden} == {(*inputs["mask"].shape, width)}
+    widths = model.widths() if hasattr(model, "widths") else (width,) * (model.depth + 1)
+    assert [layer.shape for layer in outputs.hidden] == [(*inputs["mask"].shape, each) for each in widths]
     if outputs.pooled is not None:
         assert outputs.pooled.shape == (4, 1, width)
     assert jax.tree.structure(outputs.carry) == jax.tree.structure(model.init_carry(4))

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ctxjax.models.layers.lstm import projected_lstm
+from ctxjax.models.layers import steps
+from ctxjax.models.layers.lstm import lstm, projected_lstm
 
 S, T, B, D, H, P = 2, 5, 3, 4, 6, 4
 
@@ -103,3 +104,63 @@ def test_without_clips_it_is_the_projected_lstm_of_torch():
     np.testing.assert_allclose(out[0], theirs.numpy(), atol=2e-6)
     np.testing.assert_allclose(last_cell, their_cell.numpy(), atol=2e-6)
     np.testing.assert_allclose(last_hidden, their_hidden.numpy(), atol=2e-6)
+
+
+def reordered(matrix):
+    """Gates as torch has them (i f j o) in our order (i j f o), or back."""
+    return np.concatenate([np.split(matrix, 4, axis=-1)[k] for k in (0, 2, 1, 3)], -1)
+
+
+def test_the_plain_one_is_the_lstm_of_torch():
+    """Outputs, states and every gradient; its own two biases, no forget bias beside them."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(3)
+    draw = lambda *shape: rng.normal(size=shape).astype(np.float32)
+    x, kernel, bias, recurrent = draw(T, B, D), draw(D, 4 * H), draw(2, 4 * H), draw(H, 4 * H)
+    cell, hidden, wanted = draw(1, B, H), draw(1, B, H), draw(T, B, H)
+    theirs = torch.nn.LSTM(D, H)
+    given = {"weight_ih_l0": kernel.T, "weight_hh_l0": recurrent.T, "bias_ih_l0": bias[0], "bias_hh_l0": bias[1]}
+    for name, value in given.items():
+        turned = reordered(value.T).T if value.ndim == 2 else reordered(value)
+        getattr(theirs, name).data.copy_(torch.tensor(np.ascontiguousarray(turned)))
+    inputs = torch.tensor(x, requires_grad=True)
+    out, (last_hidden, last_cell) = theirs(inputs, (torch.tensor(hidden), torch.tensor(cell)))
+    ((out * torch.tensor(wanted)).sum() + last_cell.square().sum()).backward()
+
+    def loss(x, kernel, bias, recurrent):
+        gates = steps.affine(x[None], kernel[None], bias.sum(0)[None])
+        ours, last_cell, last_hidden = lstm(gates, recurrent[None], jnp.asarray(cell), jnp.asarray(hidden))
+        return (ours[0] * wanted).sum() + jnp.square(last_cell).sum(), (ours, last_cell, last_hidden)
+
+    gradients, ours = jax.grad(loss, argnums=range(4), has_aux=True)(*map(jnp.asarray, (x, kernel, bias, recurrent)))
+    for one, two in zip(ours, (out, last_cell, last_hidden)):
+        np.testing.assert_allclose(one.reshape(two.shape), two.detach().numpy(), atol=2e-6)
+    np.testing.assert_allclose(gradients[0], inputs.grad.numpy(), atol=1e-5)
+    np.testing.assert_allclose(gradients[1], reordered(theirs.weight_ih_l0.grad.numpy().T), atol=3e-5)
+    np.testing.assert_allclose(gradients[2][0], reordered(theirs.bias_ih_l0.grad.numpy()), atol=3e-5)
+    np.testing.assert_allclose(gradients[2][0], gradients[2][1])
+    np.testing.assert_allclose(gradients[3], reordered(theirs.weight_hh_l0.grad.numpy().T), atol=3e-5)
+
+
+@pytest.mark.parametrize("length", [1, 8, 11, 40])
+def test_a_loop_that_ends_early_is_the_window_cut_there(length):
+    """Values, and the gradient of everything, with NaN in the blocks (10 of the 40 steps) that are not to be read."""
+    rng = np.random.default_rng(length)
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape).astype(np.float32))
+    x, kernel, bias, recurrent = draw(1, 40, B, D), draw(1, D, 4 * H), draw(1, 4 * H), draw(1, H, 4 * H)
+    state, wanted = (draw(1, B, H), draw(1, B, H)), draw(1, 40, B, H)
+    poisoned = x.at[:, -(-length // 10) * 10 :].set(jnp.nan)
+
+    def loss(x, kernel, bias, recurrent, cell, hidden, used):
+        gates = steps.affine(x, kernel, bias, used)
+        out, last_cell, last_hidden = lstm(gates, recurrent, cell, hidden, None, used)
+        return (out * wanted[:, : out.shape[1]]).sum() + jnp.square(last_cell).sum() + last_hidden.sum(), out
+
+    grad = jax.jit(jax.grad(loss, argnums=range(6), has_aux=True))
+    ours, out = grad(poisoned, kernel, bias, recurrent, *state, jnp.int32(length))
+    theirs, cut = jax.grad(loss, argnums=range(6), has_aux=True)(x[:, :length], kernel, bias, recurrent, *state, None)
+    np.testing.assert_allclose(out[:, :length], cut, atol=1e-6)
+    assert not np.asarray(out[:, length:]).any() and not np.asarray(ours[0][:, length:]).any()
+    np.testing.assert_allclose(ours[0][:, :length], theirs[0], atol=2e-6)
+    for one, two in zip(ours[1:], theirs[1:]):
+        np.testing.assert_allclose(one, two, rtol=2e-5, atol=2e-5)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ctxjax import step
-from ctxjax.objectives import bilm, vocabulary
+from ctxjax.objectives import bilm, lanes, vocabulary
 
 KEY = jax.random.key(0)
 
@@ -57,7 +57,7 @@ def test_training_samples_and_evaluation_does_not(made):
     assert value(objective, train) != pytest.approx(value(full, train), rel=1e-3)
     assert value(dataclasses.replace(full, samples=31), train) == pytest.approx(value(full, train), rel=1e-6)
     # The negatives are those of this step's key, shared by rows and directions.
-    start = jax.tree.map(lambda leaf: bilm._restart(leaf, batch["is_first"]), carry)
+    start = lanes.restart(carry, batch["is_first"])
     top = model.apply({"params": params}, batch["inputs"], start).hidden[-1][:, 1].reshape(-1, 8)
     softmax = params["head"]["softmax"]
     drawn = vocabulary.draw(train.key("negatives"), 31, 10)

@@ -13,7 +13,7 @@ import zlib
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, UInt32
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 Stream = UInt32[Array, " 2"]  # what all masks of a call derive from
 
@@ -87,3 +87,24 @@ def dropout(x: Float[Array, " ..."], rate: float, parent: Stream | None, name: s
     if parent is None or rate == 0.0 or math.prod(x.shape) == 0:
         return x
     return _dropout(x, substream(parent, name), rate)
+
+
+def locked_dropout(x: Float[Array, "T B D"], rate: float, parent: Stream | None, name: str) -> Float[Array, "T B D"]:
+    """Dropout whose mask is shared over time: a row of the batch loses the same features at every step.
+
+    Reference: Gal and Ghahramani 2016, "A Theoretically Grounded Application of Dropout in Recurrent Neural Networks".
+    """
+    if parent is None or rate == 0.0 or math.prod(x.shape) == 0:
+        return x
+    keep = keep_mask(substream(parent, name), x.shape[1:], rate)
+    return x * jnp.where(keep, 1.0 / (1.0 - rate), 0.0).astype(x.dtype)[None]
+
+
+def row_dropout(
+    table: Float[Array, "V D"], ids: Int[Array, " ..."], rate: float, parent: Stream | None, name: str
+) -> Float[Array, "... D"]:
+    """Rows of a table, of which whole rows are zero for this call and the others scaled by `1 / (1 - rate)`."""
+    if parent is None or rate == 0.0:
+        return table[ids]
+    keep = keep_mask(substream(parent, name), table.shape[:1], rate)
+    return table[ids] * jnp.where(keep, 1.0 / (1.0 - rate), 0.0).astype(table.dtype)[ids][..., None]

@@ -1,25 +1,37 @@
-"""The projected, clipped LSTM of the biLM, all directions at once, with its derivative written by hand.
+"""LSTMs with their derivative written by hand: the projected, clipped one of the biLM, all directions at once, and the
+plain one.
 
     gates  z = x W + h R + b = (i, j, f, o)          c' = clip(sigmoid(f + 1) c + sigmoid(i) tanh(j))
     output h' = clip((sigmoid(o) tanh(c')) P)
 
 The published directions are two independent LSTMs of one shape, so they are the leading axis of one loop. What does
 not depend on the state stays out of it: `x W + b` before, and after the backward loop the gradients of R and P, each
-one product over all steps in place of a rank-B update a step.
+one product over all steps in place of a rank-B update a step. The plain LSTM has no P, no clips and no forget bias
+beside b, and may stop before the end of a window.
 
-Reference: Sak et al. 2014, "Long Short-Term Memory Recurrent Neural Network Architectures for Large Scale Acoustic
-Modeling"; Peters et al. 2018; `tf.nn.rnn_cell.LSTMCell(num_proj, cell_clip, proj_clip)` as bilm-tf calls it.
+Reference: Hochreiter and Schmidhuber 1997, "Long Short-Term Memory"; Sak et al. 2014, "Long Short-Term Memory Recurrent
+Neural Network Architectures for Large Scale Acoustic Modeling"; Peters et al. 2018;
+`tf.nn.rnn_cell.LSTMCell(num_proj, cell_clip, proj_clip)` as bilm-tf calls it.
 """
 
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
+
+from ctxjax.models.layers import steps
 
 FORGET_BIAS = 1.0
+
+
+class _Options(NamedTuple):
+    cell_clip: float = 0.0
+    projection_clip: float = 0.0
+    forget_bias: float = 0.0
 
 
 def projected_lstm(
@@ -44,7 +56,28 @@ def projected_lstm(
     Returns:
       The hidden state of every step, the last cell and the last hidden state, in f32.
     """
-    return _lstm(gates, recurrent, projection, cell, hidden, mask, (cell_clip, projection_clip))
+    options = _Options(cell_clip, projection_clip, FORGET_BIAS)
+    return _lstm(gates, recurrent, projection, cell, hidden, mask, None, options)
+
+
+def lstm(
+    gates: Float[Array, "S T B G"],
+    recurrent: Float[Array, "S H G"],
+    cell: Float[Array, "S B H"],
+    hidden: Float[Array, "S B H"],
+    mask: Bool[Array, "T B"] | None = None,
+    used: Int[Array, ""] | None = None,
+) -> tuple[Float[Array, "S T B H"], Float[Array, "S B H"], Float[Array, "S B H"]]:
+    """Run S independent LSTMs without projection, clips or a forget bias of their own: `torch.nn.LSTM`.
+
+    Args:
+      gates, recurrent, cell, hidden, mask: as of `projected_lstm`; torch has the gates in the order i f j o.
+      used: the loops end after this many steps, and the hidden state of later ones is zero; None for all.
+
+    Returns:
+      The hidden state of every step, the last cell and the last hidden state, in f32.
+    """
+    return _lstm(gates, recurrent, None, cell, hidden, mask, used, _Options())
 
 
 def _clip(x: Array, bound: float) -> Array:
@@ -79,18 +112,19 @@ def _where(mask: Array | None, t: Array, new: Array, old: Array | float) -> Arra
     return jnp.where(keep[None, :, None], new, old)
 
 
-def _run(gates, recurrent, projection, cell, hidden, mask, clips, keep: bool):
+def _run(gates, recurrent, projection, cell, hidden, mask, used, options: _Options, keep: bool):
     """The loop over steps; `keep` writes what the backward loop needs: the cells and the gates' values."""
-    cell_clip, projection_clip = clips
     directions, length, rows, _ = gates.shape
 
     def step(t, state):
         old_cell, old_hidden, outputs, kept = state
         z = _at(gates, t).astype(jnp.float32) + _product(old_hidden, recurrent)
         i, j, f, o = jnp.split(z, 4, axis=-1)
-        i, j, f, o = jax.nn.sigmoid(i), jnp.tanh(j), jax.nn.sigmoid(f + FORGET_BIAS), jax.nn.sigmoid(o)
-        cell = _where(mask, t, _clip(f * old_cell + i * j, cell_clip), old_cell)
-        hidden = _where(mask, t, _clip(_product(o * jnp.tanh(cell), projection), projection_clip), old_hidden)
+        i, j, f, o = jax.nn.sigmoid(i), jnp.tanh(j), jax.nn.sigmoid(f + options.forget_bias), jax.nn.sigmoid(o)
+        cell = _where(mask, t, _clip(f * old_cell + i * j, options.cell_clip), old_cell)
+        inner = o * jnp.tanh(cell)
+        out = inner if projection is None else _clip(_product(inner, projection), options.projection_clip)
+        hidden = _where(mask, t, out, old_hidden)
         if keep:
             kept = tuple(_set(leaf, t, value) for leaf, value in zip(kept, (cell, i, j, f, o)))
         return cell, hidden, _set(outputs, t, hidden), kept
@@ -100,28 +134,28 @@ def _run(gates, recurrent, projection, cell, hidden, mask, clips, keep: bool):
     dtypes = (jnp.float32, *[gates.dtype] * 4) if keep else ()
     kept = tuple(jnp.zeros((*lead, cell.shape[-1]), dtype) for dtype in dtypes)
     state = (cell.astype(jnp.float32), hidden.astype(jnp.float32), outputs, kept)
-    last_cell, last_hidden, outputs, kept = jax.lax.fori_loop(0, length, step, state)
+    last_cell, last_hidden, outputs, kept = jax.lax.fori_loop(0, length if used is None else used, step, state)
     return (outputs, last_cell, last_hidden), kept
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(6,))
-def _lstm(gates, recurrent, projection, cell, hidden, mask, clips):
-    return _run(gates, recurrent, projection, cell, hidden, mask, clips, keep=False)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(7,))
+def _lstm(gates, recurrent, projection, cell, hidden, mask, used, options):
+    return _run(gates, recurrent, projection, cell, hidden, mask, used, options, keep=False)[0]
 
 
-def _forward(gates, recurrent, projection, cell, hidden, mask, clips):
-    out, kept = _run(gates, recurrent, projection, cell, hidden, mask, clips, keep=True)
-    return out, (out[0], kept, recurrent, projection, cell, hidden, mask)
+def _forward(gates, recurrent, projection, cell, hidden, mask, used, options):
+    out, kept = _run(gates, recurrent, projection, cell, hidden, mask, used, options, keep=True)
+    return out, (out[0], kept, recurrent, projection, cell, hidden, mask, used)
 
 
-def _backward(clips, residuals, gradients):
-    outputs, kept, recurrent, projection, first_cell, first_hidden, mask = residuals
+def _backward(options, residuals, gradients):
+    outputs, kept, recurrent, projection, first_cell, first_hidden, mask, used = residuals
     cells, i, j, f, o = kept
-    cell_clip, projection_clip = clips
     d_outputs, d_last_cell, d_last_hidden = gradients
-    dtype, length = i.dtype, i.shape[1]
+    dtype, length = i.dtype, i.shape[1] if used is None else used
     # Transposed once: in the loop, a product with a transposed factor costs double.
-    recurrent_t, projection_t = jnp.swapaxes(recurrent, 1, 2), jnp.swapaxes(projection, 1, 2)
+    recurrent_t = jnp.swapaxes(recurrent, 1, 2)
+    projection_t = None if projection is None else jnp.swapaxes(projection, 1, 2)
     old_cells = jnp.concatenate([first_cell.astype(cells.dtype)[:, None], cells[:, :-1]], axis=1)
 
     def step(back, state):
@@ -131,9 +165,10 @@ def _backward(clips, residuals, gradients):
         cell = _at(cells, t)
         d_hidden = d_hidden + _at(d_outputs, t)
         tanh_cell = jnp.tanh(cell)
-        d_out = _where(mask, t, d_hidden * _inside(_at(outputs, t), projection_clip), 0.0)
-        d_inner = _product(d_out, projection_t)
-        d_new = _where(mask, t, (d_cell + d_inner * o_t * (1 - tanh_cell**2)) * _inside(cell, cell_clip), 0.0)
+        d_out = _where(mask, t, d_hidden * _inside(_at(outputs, t), options.projection_clip), 0.0)
+        d_inner = d_out if projection_t is None else _product(d_out, projection_t)
+        d_new = (d_cell + d_inner * o_t * (1 - tanh_cell**2)) * _inside(cell, options.cell_clip)
+        d_new = _where(mask, t, d_new, 0.0)
         d_z = jnp.concatenate(
             [
                 d_new * j_t * i_t * (1 - i_t),
@@ -145,30 +180,30 @@ def _backward(clips, residuals, gradients):
         )
         d_cell = _where(mask, t, d_new * f_t, d_cell)
         d_hidden = _where(mask, t, _product(d_z, recurrent_t), d_hidden)
-        return d_cell, d_hidden, _set(d_gates, t, d_z), _set(d_projected, t, d_out)
+        d_projected = None if d_projected is None else _set(d_projected, t, d_out)
+        return d_cell, d_hidden, _set(d_gates, t, d_z), d_projected
 
     state = (
         d_last_cell.astype(jnp.float32),
         d_last_hidden.astype(jnp.float32),
         jnp.zeros((*i.shape[:3], recurrent.shape[-1]), dtype),
-        jnp.zeros(outputs.shape, dtype),
+        None if projection is None else jnp.zeros(outputs.shape, dtype),
     )
     d_cell, d_hidden, d_gates, d_projected = jax.lax.fori_loop(0, length, step, state)
     old_hidden = jnp.concatenate([first_hidden.astype(outputs.dtype)[:, None], outputs[:, :-1]], axis=1)
-    inner = o.astype(jnp.float32) * jnp.tanh(cells)
+    d_projection = None
+    if projection is not None:
+        inner = o.astype(jnp.float32) * jnp.tanh(cells)
+        d_projection = steps.outer(inner.astype(dtype), d_projected, used).astype(projection.dtype)
     return (
         d_gates,
-        _outer(old_hidden.astype(dtype), d_gates).astype(recurrent.dtype),
-        _outer(inner.astype(dtype), d_projected).astype(projection.dtype),
+        steps.outer(old_hidden.astype(dtype), d_gates, used).astype(recurrent.dtype),
+        d_projection,
         d_cell.astype(first_cell.dtype),
         d_hidden.astype(first_hidden.dtype),
         None,
+        None,
     )
-
-
-def _outer(left: Array, right: Array) -> Array:
-    """Sum over steps and rows of the outer products: `[S T B X], [S T B Y] -> [S X Y]`."""
-    return jax.lax.dot_general(left, right, (((1, 2), (1, 2)), ((0,), (0,))), preferred_element_type=jnp.float32)
 
 
 _lstm.defvjp(_forward, _backward)
