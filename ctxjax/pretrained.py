@@ -10,6 +10,7 @@ See docs/pretrained.md.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,9 +23,11 @@ from ctxjax import formats, generation, tree
 from ctxjax.config import ConfigError
 from ctxjax.inference import TOKENS_PER_BATCH, Runner
 from ctxjax.interop.files import Published
+from ctxjax.text import subwords
 from ctxjax.reading import Encoded, Reader, Text, Window, make_reader
 
 LAYERS, ALIGN = ("all", "top", "mix"), ("word", "piece")
+WORDS_AT_ONCE = 4096  # of a vocabulary
 CHUNK_BATCHES = 8  # of texts sorted by length together, so that little of a batch is padding
 # How a run was computed, which changes no value: here for one device and quick compilation.
 _EXECUTION = {"remat": False, "attention_implementation": None, "groups": 0, "each_distinct": False}
@@ -103,6 +106,7 @@ class Pretrained:
         if ("mlm" if self._predicts == "masked" else "softmax") in self.missing:
             return ("embed",)
         more = {"masked": ("fill_mask", "score"), "next": ("score", "generate"), "neighbours": ("score",)}
+        more["context"] = ("vector", "nearest", "classify") if self.config.get("labels") else ("vector", "nearest")
         return ("embed", *more.get(self._predicts, ()))
 
     @property
@@ -115,6 +119,12 @@ class Pretrained:
             return make_reader(self.tokenizer, self.config, self._predicts)
         if self.tokenizer is None:
             why = "no vocabulary lies beside it"
+        elif method in ("vector", "nearest"):
+            why = "its vectors of a word depend on the text around it"
+        elif method == "classify":
+            why = "it has no labels"
+        elif self._predicts == "context":
+            why = "its vectors are static, and it gives no text a probability"
         elif method == "fill_mask" and self._predicts != "masked":
             why = "it predicts words from those beside them, and has no masked position"
         elif method == "generate" and self._predicts != "next":
@@ -308,6 +318,54 @@ class Pretrained:
         made = generation.generate(self.model, self.params, ids, tokens, self.tokenizer.end_id, seed, sampling)
         return [self.tokenizer.decode(row) for row in made]
 
+    def vector(self, word: str) -> np.ndarray:
+        """The vector of one word of a model of static word vectors, float32 [width].
+
+        Raises:
+          ConfigError: a word outside the vocabulary, where it has no n-grams to make a vector of either.
+        """
+        self._need("vector")
+        unknown = self.tokenizer.id_of(word) == self.tokenizer.unk_id
+        if unknown and not self.config.get("buckets"):
+            raise ConfigError(f"{word!r} is not among the {len(self.tokenizer):,} words of {self.path}")
+        return self.embed([[word]])[0].layers[0, 0]
+
+    def nearest(self, word: str | np.ndarray, count: int = 10) -> list[tuple[str, float]]:
+        """The words of the vocabulary whose vectors are nearest to that of a word, or to a given vector.
+
+        Returns:
+          `(word, cosine)` by falling cosine, without the word itself.
+        """
+        self._need("nearest")
+        target = self.vector(word) if isinstance(word, str) else np.asarray(word, np.float32)
+        cosines = self._directions @ (target / max(float(np.linalg.norm(target)), 1e-30))
+        if isinstance(word, str) and (own := self.tokenizer.id_of(word)) != self.tokenizer.unk_id:
+            cosines[own] = -np.inf
+        cosines[: self.tokenizer.unk_id + 1] = -np.inf
+        best = np.argsort(-cosines, kind="stable")[: min(count, int(np.isfinite(cosines).sum()))]
+        return [(self.tokenizer.pieces[i], float(cosines[i])) for i in best]
+
+    @functools.cached_property
+    def _directions(self) -> np.ndarray:
+        """The vectors of all words at length 1."""
+        pieces = self.tokenizer.pieces
+        parts = [pieces[start : start + WORDS_AT_ONCE] for start in range(0, len(pieces), WORDS_AT_ONCE)]
+        table = np.concatenate([one.layers[0] for one in self.embed(parts)])
+        return table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-30)
+
+    def classify(self, texts: Text | Sequence[Text], count: int = 1) -> list[list[tuple[str, float]]]:
+        """The most probable labels of texts, by a classifier of fastText.
+
+        Returns:
+          for each text `(label, probability)` by falling probability.
+        """
+        self._need("classify")
+        rows = [subwords.text_rows(self.tokenizer, text, self.config) for text in _texts(texts)]
+        found = self._runner.label_probs(rows)
+        labels = self.config["labels"]
+        best = [np.argsort(-one, kind="stable")[:count] for one in found]
+        return [[(labels[i], float(one[i])) for i in order] for one, order in zip(found, best)]
+
     def _whole(self, reader: Reader, encoded: list[Any]) -> list[Any]:
         """Inputs of texts that must be read in one window."""
         found = []
@@ -330,7 +388,8 @@ def load(
 
     Args:
       path: a run folder of ours (or one of its steps), a Hugging Face BERT or GPT-2 folder (config.json,
-        model.safetensors and a vocabulary), or an ELMo folder (options.json and HDF5 weights; or the path of those).
+        model.safetensors and a vocabulary), or an ELMo folder (options.json and HDF5 weights; or the path of those), or
+        a file of word vectors (word2vec .bin or .txt, GloVe .txt, fastText .bin or .vec).
       step: of a run: which checkpoint; the newest by default.
       dtype: to compute in; parameters are float32.
       tokens_per_batch: bounds the memory of one forward pass.

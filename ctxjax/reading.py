@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from ctxjax.text import characters
+from ctxjax.text.subwords import SubWords
 
 Text = str | Sequence[str]
 
@@ -201,6 +202,9 @@ def _with_marks(spans: np.ndarray | None, before: int = 1, behind: int = 1) -> n
 
 def make_reader(tokenizer: Any, config: Mapping[str, Any], predicts: str) -> Reader:
     """The reader that fits a tokenizer and a model, by what the model predicts."""
+    if predicts == "context":  # word vectors, whose texts have no marks
+        shortest, longest = config.get("shortest", 3), config.get("longest", 6)
+        return PieceReader(SubWords(tokenizer, shortest, longest, config.get("buckets", 0)), [], [])
     if predicts == "next":
         return PieceReader(tokenizer, [tokenizer.end_id], [])
     if tokenizer.kind == "wordpiece":

@@ -71,8 +71,9 @@ class Model(Protocol):
 
     Fields have the same names everywhere: `vocab_size width depth num_heads mlp_dim max_len dropout dtype param_dtype`.
 
-    A class attribute `predicts` says which words the readout tells: "masked" ones, the "next", or the "neighbours", the
-    next and the previous. `ctxjax.load` goes by it; a model without it gives vectors alone.
+    A class attribute `predicts` says which words the readout tells: "masked" ones, the "next", the "neighbours", the
+    next and the previous, or the "context", those around, as static word vectors do. `ctxjax.load` goes by it; a model
+    without it gives vectors alone.
     """
 
     def __call__(self, inputs: Inputs, carry: Carry = (), train: bool = False) -> Outputs: ...

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ctxjax.config import ConfigError
+from ctxjax.interop import word_vectors
 from ctxjax.interop.files import Published
 from ctxjax.interop.word_vectors import OUTPUT, TABLE
 from ctxjax.text.words import SPECIALS, Words
@@ -120,9 +121,6 @@ def write(folder: pathlib.Path, published: Published, counts: np.ndarray | None 
 
     Counts of words are not part of a model of ours; they are written as falling numbers, which keeps their order.
     """
-    from ctxjax.interop import word_vectors
-    from ctxjax.text.subwords import SubWords
-
     assert published.tokenizer is not None
     config, tokenizer = published.config, published.tokenizer
     folder.mkdir(parents=True)
@@ -141,13 +139,13 @@ def write(folder: pathlib.Path, published: Published, counts: np.ndarray | None 
         total = len(names) + len(labels)
         numbers = np.arange(total, 0, -1) if counts is None else counts
         file.write(_SIZES.pack(total, len(names), len(labels), int(numbers.sum()), -1))
-        for name, count in zip([*names, *labels], numbers.tolist()):
-            kind = len(labels) > 0 and name in labels
-            file.write(name.encode("utf-8", "surrogateescape") + b"\0" + struct.pack("<qb", count, kind))
+        for place, (name, count) in enumerate(zip([*names, *labels], numbers.tolist())):
+            entry = struct.pack("<qb", count, place >= len(names))
+            file.write(name.encode("utf-8", "surrogateescape") + b"\0" + entry)
         for values in (table, output):
             file.write(struct.pack("<b2q", 0, *values.shape))
             file.write(np.ascontiguousarray(values, "<f4").tobytes())
-    reader = SubWords(tokenizer, shortest, longest, buckets)
-    means = ((name, published.params[TABLE][reader.rows_of(name)].mean(0)) for name in names)
-    word_vectors._write_text(folder / "model.vec", means, f"{len(names)} {table.shape[1]}")
+    if not labels:
+        words, vectors = word_vectors.words_of(published)
+        word_vectors.write_text(folder / "model.vec", zip(words, vectors), f"{len(words)} {vectors.shape[1]}")
     return ("counts of words are not kept, and stand in the file as falling numbers",) if counts is None else ()

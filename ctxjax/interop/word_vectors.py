@@ -17,9 +17,11 @@ import numpy as np
 
 from ctxjax.config import ConfigError
 from ctxjax.interop.files import Published
+from ctxjax.text.subwords import SubWords
 from ctxjax.text.words import SPECIALS, Words
 
 TABLE, OUTPUT = "embed/tokens/embedding", "head/output/embedding"
+CONTEXT = "embed/context/embedding"
 UNKNOWN = ("<UNK>", "<unk>")  # as GloVe writes the vector of all other words
 WIDEST = 1 << 16
 LONGEST_WORD = 1 << 12  # bytes
@@ -174,10 +176,15 @@ def _parse(path: pathlib.Path, lines: list[bytes], width: int, first: int) -> tu
 
 
 def words_of(published: Published) -> tuple[list[str], np.ndarray]:
-    """The words of a model without the marks, and their rows."""
+    """The words of a model without the marks, and their vectors: a row, or the mean of a word's rows."""
     assert published.tokenizer is not None
-    count = len(published.tokenizer)
-    return published.tokenizer.pieces[len(SPECIALS) :], published.params[TABLE][len(SPECIALS) : count]
+    config, tokenizer, table = published.config, published.tokenizer, published.params[TABLE]
+    words = tokenizer.pieces[len(SPECIALS) :]
+    if config.get("buckets"):
+        reader = SubWords(tokenizer, config.get("shortest", 3), config.get("longest", 6), config["buckets"])
+        return words, np.stack([table[reader.rows_of(word)].mean(0) for word in words])
+    table = table + published.params[CONTEXT] if CONTEXT in published.params else table  # GloVe's two tables
+    return words, table[len(SPECIALS) : len(tokenizer)]
 
 
 def write_word2vec(folder: pathlib.Path, published: Published) -> tuple[str, ...]:
@@ -188,7 +195,7 @@ def write_word2vec(folder: pathlib.Path, published: Published) -> tuple[str, ...
         file.write(f"{len(words)} {table.shape[1]}\n".encode())
         for word, row in zip(words, table):
             file.write(_name(word) + b" " + row.astype("<f4").tobytes() + b"\n")
-    _write_text(folder / "vectors.txt", zip(words, table), f"{len(words)} {table.shape[1]}")
+    write_text(folder / "vectors.txt", zip(words, table), f"{len(words)} {table.shape[1]}")
     return ("the output table was left out",)
 
 
@@ -196,18 +203,19 @@ def write_glove(folder: pathlib.Path, published: Published) -> tuple[str, ...]:
     """`vectors.txt` as GloVe writes it: no header, and `<unk>` last."""
     words, table = words_of(published)
     folder.mkdir(parents=True)
-    unknown = published.params[TABLE][SPECIALS.index("<UNK>")]
-    _write_text(folder / "vectors.txt", [*zip(words, table), ("<unk>", unknown)])
+    place = SPECIALS.index("<UNK>")
+    unknown = sum(published.params[name][place] for name in (TABLE, CONTEXT) if name in published.params)
+    write_text(folder / "vectors.txt", [*zip(words, table), ("<unk>", unknown)])
     return ()
 
 
-def _write_text(path: pathlib.Path, rows: Iterable[tuple[str, np.ndarray]], header: str = "") -> None:
+def write_text(path: pathlib.Path, rows: Iterable[tuple[str, np.ndarray]], header: str = "") -> None:
+    """A line for each word, behind a header where there is one."""
     with open(path, "wb") as file:
         if header:
             file.write(f"{header}\n".encode())
         for word, row in rows:
-            numbers = " ".join(map(repr, row.astype(np.float32).tolist())) if False else " ".join(map(_short, row))
-            file.write(_name(word) + b" " + numbers.encode() + b"\n")
+            file.write(_name(word) + b" " + " ".join(map(_short, row)).encode() + b"\n")
 
 
 def _short(value: np.float32) -> str:

@@ -19,19 +19,27 @@ from jaxtyping import Array, Float
 from ctxjax.types import Carry, Inputs, Outputs
 
 
+MARKS = 3  # <S>, </S> and <UNK>
+
+
 class Table(nn.Module):
-    """Rows of vectors: drawn from U(-limit, limit), or zeros where the limit is 0."""
+    """Rows of vectors: drawn from U(-limit, limit), or zeros where the limit is 0.
+
+    The first `marks` rows are zeros too: those of a vocabulary's marks, which are never read in training.
+    """
 
     rows: int
     width: int
     limit: float
     param_dtype: str
+    marks: int = 0
 
     def setup(self) -> None:
         def init(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
             if not self.limit:
                 return jnp.zeros(shape, dtype)
-            return jax.random.uniform(key, shape, dtype, -self.limit, self.limit)
+            drawn = jax.random.uniform(key, shape, dtype, -self.limit, self.limit)
+            return drawn.at[: self.marks].set(0.0)
 
         self.embedding = self.param("embedding", init, (self.rows, self.width), self.param_dtype)
 
@@ -45,7 +53,7 @@ class Embeddings(nn.Module):
     param_dtype: str
 
     def setup(self) -> None:
-        self.tokens = Table(self.rows, self.width, self.limit, self.param_dtype)
+        self.tokens = Table(self.rows, self.width, self.limit, self.param_dtype, MARKS)
 
 
 class Heads(nn.Module):
@@ -74,6 +82,7 @@ class Model(nn.Module):
     dropout: float = 0.0
     dtype: str = "float32"
     param_dtype: str = "float32"
+    predicts = "context"
 
     def setup(self) -> None:
         if self.depth or self.dropout:

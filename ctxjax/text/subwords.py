@@ -6,7 +6,7 @@ for Efficient Text Classification"; facebookresearch/fastText src/dictionary.cc.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,6 +50,29 @@ def word_ngram_hashes(words: Sequence[str], longest: int) -> list[int]:
             value = (value * WORD_NGRAM_FACTOR + other) & ((1 << 64) - 1)
             found.append(value)
     return found
+
+
+def text_rows(tokenizer: Any, text: str | Sequence[str], config: Mapping[str, Any]) -> np.ndarray:
+    """The rows that a text is the mean of, for a classifier: words, their n-grams, n-grams of words; a line ends in END.
+
+    Args:
+      tokenizer: of words.
+      text: cut at blanks as the original does, or a list of words.
+      config: of the model: buckets, shortest, longest, word_ngrams.
+    """
+    words = [*(text.split() if isinstance(text, str) else text), END]
+    words = [word.lower() for word in words] if tokenizer.lowercase else words
+    buckets, first = config.get("buckets", 0), len(tokenizer)
+    rows = []
+    for word in words:
+        own = tokenizer.id_of(word)
+        rows += [] if own == tokenizer.unk_id else [own]
+        if buckets and config.get("longest", 6):
+            hashes = ngram_hashes(word, config.get("shortest", 3), config.get("longest", 6))
+            rows += [first + value % buckets for value in hashes]
+    if buckets:
+        rows += [first + value % buckets for value in word_ngram_hashes(words, config.get("word_ngrams", 1))]
+    return np.array(rows, np.int32)
 
 
 class Rows(NamedTuple):
