@@ -10,7 +10,8 @@ the batch rows on axis 0*, so sharding and gradient accumulation need no special
 labels are never in it. Names in `inputs`:
 
     tokens [B T] int32, chars [B T C] int32, segment_ids [B T] int32, positions [B T] int32,
-    mask [B T] bool (True = a real token, which may be attended to), cls_positions [B S] int32
+    mask [B T] bool (True = a real token, which may be attended to), cls_positions [B S] int32,
+    subwords [B T S] int32 (rows of n-grams behind those of words, -1 for none)
 
 `weights` says how much a position counts in the loss; it never means attention validity. `is_first [B]` is True where a
 lane of a stream restarts, and its carry with it. Training data of a bidirectional language model has a direction axis

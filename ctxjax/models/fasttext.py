@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -44,6 +45,8 @@ class Model(nn.Module):
       buckets: rows for n-grams, behind those of the words.
       shortest, longest: characters of an n-gram; a longest of 0 is none.
       labels: what a text is classified as; empty for word vectors.
+      undivided: in training each row of a word takes the whole error of their mean (published for word vectors), and not
+        the n-th part that the derivative gives it.
       word_ngrams: words of an n-gram of words at most, for the classifier.
       depth: 0, as nothing lies between the tables.
     """
@@ -55,6 +58,7 @@ class Model(nn.Module):
     longest: int = 6
     labels: tuple[str, ...] = ()
     word_ngrams: int = 1
+    undivided: bool = True
     depth: int = 0
     dropout: float = 0.0
     dtype: str = "float32"
@@ -80,6 +84,8 @@ class Model(nn.Module):
             there = inputs["subwords"] >= 0
             sums = rows + masked_sum(table[jnp.maximum(inputs["subwords"], 0)], there)
             rows = sums / (1.0 + there.sum(-1, keepdims=True).astype(self.dtype))
+            if self.undivided:  # the value of the mean with the derivative of the sum
+                rows = sums - jax.lax.stop_gradient(sums - rows)
         mask = inputs.get("mask")
         if mask is None:
             return Outputs((rows,))

@@ -22,7 +22,7 @@ class Objective:
     """The cost of all windows of running words, a mean over words.
 
     Attributes:
-      negatives, hierarchical, outside, scale: as in `skipgram.Objective`.
+      negatives, hierarchical, outside, limit, scale: as in `skipgram.Objective`.
       undivided: each word of a window takes the whole error of their mean (published: so does the released code), and
         not the n-th part that the derivative gives it.
     """
@@ -31,6 +31,7 @@ class Objective:
     hierarchical: bool = False
     undivided: bool = True
     outside: str = "saturate"
+    limit: float = 6.0
     scale: float = 1.0
     perplexity = ()
 
@@ -83,14 +84,14 @@ class Objective:
         means, there = self._middle(inputs, inside, around)
         others = (inside["targets"][:, None] != drawn[None, :]).astype(inputs.dtype)
         share = there[:, None] * others * (self.negatives / negatives.shape[0])
-        true = there * logistic.cost((means * targets).sum(-1), self.outside)
-        return true.sum() + (share * logistic.cost(-(means @ negatives.T), self.outside)).sum()
+        true = there * logistic.cost((means * targets).sum(-1), self.outside, self.limit)
+        return true.sum() + (share * logistic.cost(-(means @ negatives.T), self.outside, self.limit)).sum()
 
     def _tree(self, inputs, nodes, inside, around, turns):
         """One block of targets' paths with the inputs in reach of it."""
         means, there = self._middle(inputs, inside, around)
         scores = jnp.einsum("kd,kld->kl", means, nodes)
-        costs = logistic.cost(jnp.where(turns == 0, scores, -scores), self.outside)
+        costs = logistic.cost(jnp.where(turns == 0, scores, -scores), self.outside, self.limit)
         return (there[:, None] * (turns >= 0) * costs).sum()
 
     def flops(self, model: Model, batch: Mapping[str, Any]) -> float:

@@ -16,35 +16,35 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 OUTSIDE = ("saturate", "skip", "exact")
-LIMIT = 6.0  # where the published table of the logistic function ends
 # Blocks at once: one keeps a CPU's products in its caches, all of them fill an accelerator.
 BLOCKS = {"cpu": 1}
 BLOCKS_DEFAULT = 1 << 12
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def cost(scores: Float[Array, "..."], outside: str) -> Float[Array, "..."]:
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def cost(scores: Float[Array, "..."], outside: str, limit: float) -> Float[Array, "..."]:
     """`-log sigmoid(score)`, whose derivative is the published one.
 
     Args:
       scores: of what is true; the cost of what is not is that of minus its score.
-      outside: what the derivative `sigmoid(score) - 1` is beyond +-6: "saturate" takes the logistic function to be 0
-        or 1 there (word2vec's negative sampling), "skip" is 0 (its hierarchical softmax; gensim for both), "exact"
-        is the derivative itself. That the original reads the function off a table of 1,000 cells is not copied.
+      outside: what the derivative `sigmoid(score) - 1` is beyond +-limit: "saturate" takes the logistic function to be
+        0 or 1 there (word2vec's negative sampling, fastText), "skip" is 0 (word2vec's hierarchical softmax; gensim for
+        both), "exact" is the derivative itself. That the originals read the function off a table is not copied.
+      limit: where the original's table ends, 6 in word2vec and 8 in fastText.
     """
-    del outside
+    del outside, limit
     return jax.nn.softplus(-scores)
 
 
 @cost.defjvp
-def _cost_jvp(outside: str, primals: Any, tangents: Any) -> Any:
+def _cost_jvp(outside: str, limit: float, primals: Any, tangents: Any) -> Any:
     (scores,), (change,) = primals, tangents
     error = -jax.nn.sigmoid(-scores)
     if outside == "saturate":
-        error = jnp.where(scores > LIMIT, 0.0, jnp.where(scores < -LIMIT, -1.0, error))
+        error = jnp.where(scores > limit, 0.0, jnp.where(scores < -limit, -1.0, error))
     if outside == "skip":
-        error = jnp.where(jnp.abs(scores) > LIMIT, 0.0, error)
-    return cost(scores, outside), error * change
+        error = jnp.where(jnp.abs(scores) > limit, 0.0, error)
+    return cost(scores, outside, limit), error * change
 
 
 def over_blocks(

@@ -30,7 +30,7 @@ class Objective:
         that is the target itself counts for nothing.
       hierarchical: go down the Huffman tree instead; the source gives the paths with `tree=True`.
       window_of: whose drawn window decides a pair: the "target" (word2vec) or the "input" (fastText).
-      outside: see `logistic.cost`; a Huffman tree is published with "skip".
+      outside, limit: see `logistic.cost`; a Huffman tree is published with "skip".
       scale: the loss is multiplied by it. The originals step along the sum over words: the words of a batch, rows times
         their length, make it that.
     """
@@ -39,6 +39,7 @@ class Objective:
     hierarchical: bool = False
     window_of: str = "target"
     outside: str = "saturate"
+    limit: float = 6.0
     scale: float = 1.0
     perplexity = ()
 
@@ -83,8 +84,8 @@ class Objective:
         pairs = _pairs(reach, inside, around, window).astype(inputs.dtype)
         others = (around["targets"][:, None] != drawn[None, :]).astype(inputs.dtype)
         share = (pairs @ others) * (self.negatives / negatives.shape[0])
-        true = pairs * logistic.cost(inputs @ targets.T, self.outside)
-        return true.sum() + (share * logistic.cost(-(inputs @ negatives.T), self.outside)).sum()
+        true = pairs * logistic.cost(inputs @ targets.T, self.outside, self.limit)
+        return true.sum() + (share * logistic.cost(-(inputs @ negatives.T), self.outside, self.limit)).sum()
 
     def _tree(self, inputs, nodes, inside, around, turns):
         """One block of targets' paths with the inputs in reach of it."""
@@ -96,7 +97,7 @@ class Objective:
         pairs = jnp.take_along_axis(pairs, places, axis=1)
         scores = jnp.einsum("kod,kld->kol", inputs[places], nodes)
         signs = jnp.where(turns == 0, 1.0, -1.0)[:, None, :]
-        costs = logistic.cost(scores * jnp.broadcast_to(signs, scores.shape), self.outside)
+        costs = logistic.cost(scores * jnp.broadcast_to(signs, scores.shape), self.outside, self.limit)
         return (pairs[:, :, None] * (turns >= 0)[:, None, :] * costs).sum()
 
     def flops(self, model: Model, batch: Mapping[str, Any]) -> float:

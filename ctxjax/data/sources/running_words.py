@@ -23,6 +23,7 @@ from ctxjax.data.arrays import ArrayWriter
 from ctxjax.data.corpus import Corpus
 from ctxjax.data.index import open_index
 from ctxjax.data.transforms import frequency
+from ctxjax.text.subwords import ngram_hashes
 
 _VERSION = 1  # of the indexes; part of their keys
 _CHUNK = 1024  # words of the text in which kept ones are counted together
@@ -32,8 +33,8 @@ _MARKS = 3  # <S>, </S> and <UNK> are neither read nor predicted nor drawn
 class Source:
     """Stretches of a prepared corpus of words.
 
-    Row (T = `length`, K = `block`, N = `negatives`): inputs {tokens [T]}; targets [T], the same words, to be predicted;
-    weights [T], 0 for the few places behind a row's words; sentences [T], which sentence of the row a word is of;
+    Row (T = `length`, K = `block`, N = `negatives`): inputs {tokens [T]}, with `buckets` {subwords [T, `max_subwords`]}
+    too, rows of their n-grams, -1 behind the last; targets [T], the same words, to be predicted; weights [T], 0 for the few places behind a row's words; sentences [T], which sentence of the row a word is of;
     reach [T, `window`], 1 at w - 1 where a word's window reaches w places; negatives [T / K, N], words drawn for each
     block of K. With `tree` in their place nodes and turns [T, L], each target's path in the Huffman tree, -1 behind it.
 
@@ -52,6 +53,10 @@ class Source:
         block: int = 64,
         exponent: float = 0.75,
         tree: bool = False,
+        buckets: int = 0,
+        shortest: int = 3,
+        longest: int = 6,
+        max_subwords: int = 40,
         verify: bool = False,
     ):
         """Open the corpus; indexes are built when they are first needed.
@@ -67,6 +72,9 @@ class Source:
           block: words that share negatives; divides `length`.
           exponent: of the counts in the law of negatives (published: 0.75; fastText 0.5).
           tree: give paths in the Huffman tree instead of negatives.
+          buckets: rows for n-grams of characters behind those of the words, as in fastText; 0 for none.
+          shortest, longest: characters of an n-gram.
+          max_subwords: n-grams of a word that has more are left out behind so many; 40 hold those of 11 characters.
           verify: compare the digests of the shards before use, and not only of each part when it is read.
 
         Raises:
@@ -90,6 +98,7 @@ class Source:
             )
         self.length, self.window, self.dynamic, self.sample = length, window, dynamic, sample
         self.negatives, self.block, self.exponent, self.tree = negatives, block, exponent, tree
+        self.buckets, self.shortest, self.longest, self.max_subwords = buckets, shortest, longest, max_subwords
         self._lock = threading.Lock()
         self._passes: dict[tuple[int, int], np.ndarray] = {}
 
@@ -113,6 +122,8 @@ class Source:
     def fingerprint(self) -> dict[str, Any]:
         """What decides the rows beside seed and batch size."""
         names = ("length", "window", "dynamic", "sample", "negatives", "block", "exponent", "tree")
+        if self.buckets:
+            names += ("buckets", "shortest", "longest", "max_subwords")
         options = {name: getattr(self, name) for name in names}
         return {"source": "running_words", **self.corpus.fingerprint, **options}
 
@@ -145,6 +156,14 @@ class Source:
         found = open_index(self.corpus.folder, key, functools.partial(frequency.write_tree, counts=self.counts))
         nodes, turns = (np.array(found[name]).reshape(self.vocab_size, -1) for name in ("nodes", "turns"))
         return nodes, turns
+
+    @functools.cached_property
+    def _subwords(self) -> np.ndarray:
+        """The rows of the n-grams of each word, `[V, S]`."""
+        options = {name: getattr(self, name) for name in ("buckets", "shortest", "longest", "max_subwords")}
+        key = {"index": "subwords", "version": _VERSION, "tokenizer": self.corpus.fingerprint["tokenizer"], **options}
+        build = functools.partial(_write_subwords, tokenizer=self.tokenizer, **options)
+        return open_index(self.corpus.folder, key, build)["subwords"].reshape(-1, self.max_subwords)
 
     @functools.cached_property
     def _expected(self) -> float:
@@ -186,7 +205,8 @@ class Source:
                     windows[row, :count] += draws.below(draws.key("windows", seed, number), at, self.window)
         if not self.dynamic:
             windows[:] = self.window
-        batch = {"inputs": {"tokens": tokens}, "targets": tokens.copy(), "weights": weights}
+        inputs = {"tokens": tokens} | ({"subwords": self._subwords[tokens]} if self.buckets else {})
+        batch = {"inputs": inputs, "targets": tokens.copy(), "weights": weights}
         batch |= {"sentences": sentences, "reach": (windows[..., None] > np.arange(self.window)).astype(np.int32)}
         if self.tree:
             nodes, turns = self._tree
@@ -246,6 +266,19 @@ class Source:
                 before += int(counts.sum())
                 bar.update(stop - start)
         writer.close()
+
+
+def _write_subwords(
+    folder: pathlib.Path, *, tokenizer: Any, buckets: int, shortest: int, longest: int, max_subwords: int
+) -> None:
+    """Build `subwords.npy`, flat."""
+    table = np.full((len(tokenizer), max_subwords), -1, np.int32)
+    for word, piece in enumerate(tokenizer.pieces[_MARKS:], _MARKS):
+        hashes = ngram_hashes(piece, shortest, longest)[:max_subwords]
+        table[word, : len(hashes)] = [len(tokenizer) + value % buckets for value in hashes]
+    writer = ArrayWriter(folder / "subwords.npy", "<i4")
+    writer.append(table.reshape(-1))
+    writer.close()
 
 
 def example() -> Source:
