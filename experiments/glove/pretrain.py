@@ -12,7 +12,8 @@ Arguments:
     size=published  300 dimensions, 400,000 words, windows of 15 to either side, x_max of 100, 100 passes.
     size=small      50 dimensions, 50,000 words, x_max of 10, 15 passes: the released demonstration.
     smoke           20 steps on generated text, in seconds.
-A step is a sum over 16,384 pairs, where the original steps after every one. Biases step with a rate of 1, as they do in
+A step is a sum over 16,384 pairs, where the original steps after every one; `optim.row_clip` keeps the rows of frequent
+words from overshooting. Biases step with a rate of 1, as they do in
 the released code since it clips gradients; `--config.optim.bias_scale=0.05` and a multiplier of 1 are from before. The
 corpus is $CTXJAX_DATA/prepared/words unless --config.source.corpus names another.
 """
@@ -68,7 +69,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         scale=0.05,
         bias_scale=1.0,
         limit=100.0,
-        row_clip=0.0,
+        row_clip=1.0,
     )
     config.mesh = dict(data=-1, fsdp=1, tensor=1)
     config.rules = "default"
