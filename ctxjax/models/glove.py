@@ -90,7 +90,7 @@ class Model(nn.Module):
 
     def _pairs(self, words: Int[Array, "*B"], others: Int[Array, "*B"]) -> Float[Array, "*B"]:
         tokens, context = self.embed.tokens, self.embed.context
-        products = (tokens.embedding[words] * context.embedding[others]).sum(-1)
+        products = jnp.einsum("...d,...d->...", tokens.embedding[words], context.embedding[others])
         return products + tokens.bias[words] + context.bias[others]
 
     def touch(self, inputs: Inputs) -> Any:

@@ -84,7 +84,7 @@ class Objective:
         means, there = self._middle(inputs, inside, around)
         others = (inside["targets"][:, None] != drawn[None, :]).astype(inputs.dtype)
         share = there[:, None] * others * (self.negatives / negatives.shape[0])
-        true = there * logistic.cost((means * targets).sum(-1), self.outside, self.limit)
+        true = there * logistic.cost(jnp.einsum("kd,kd->k", means, targets), self.outside, self.limit)
         return true.sum() + (share * logistic.cost(-(means @ negatives.T), self.outside, self.limit)).sum()
 
     def _tree(self, inputs, nodes, inside, around, turns):
