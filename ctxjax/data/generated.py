@@ -25,7 +25,7 @@ _kept: dict[tuple[str, int], tempfile.TemporaryDirectory[str]] = {}
 def documents(count: int, seed: int = 0) -> Iterator[list[str]]:
     """Documents of the language, each a list of sentences of space-separated words."""
     language, draw = random.Random("language"), random.Random(f"documents {seed}")
-    words = language.sample([a + b + c for a in SYLLABLES for b in SYLLABLES for c in ("", *SYLLABLES)], WORDS)
+    words = _words(language)
     topics = [words[topic::TOPICS] for topic in range(TOPICS)]
     follows = {word: language.choices(topic, k=FOLLOWERS) for topic in topics for word in topic}
     for _ in range(count):
@@ -37,6 +37,10 @@ def documents(count: int, seed: int = 0) -> Iterator[list[str]]:
                 sentence.append(draw.choice(follows[sentence[-1]]))
             sentences.append(" ".join([*sentence, "."]))
         yield sentences
+
+
+def _words(language: random.Random) -> list[str]:
+    return language.sample([a + b + c for a in SYLLABLES for b in SYLLABLES for c in ("", *SYLLABLES)], WORDS)
 
 
 def make_tokenizer(kind: str):
@@ -83,3 +87,16 @@ def generated_corpus(kind: str, count: int = 200) -> str:
         write_corpus(folder.name, kind, count)
         _kept[kind, count] = folder
     return _kept[kind, count].name
+
+
+def generated_texts(count: int = 400) -> str:
+    """The folder of generated texts labelled with their topics, in fastText's layout, removed at the end of the process."""
+    if ("texts", count) not in _kept:
+        folder = tempfile.TemporaryDirectory(prefix="ctxjax-generated-")
+        topics = {word: place % TOPICS for place, word in enumerate(_words(random.Random("language")))}
+        for split, number, seed in (("train", count, 0), ("heldout", count // 4, 1)):
+            texts = [sentences[0].removesuffix(" .") for sentences in documents(number, seed)]
+            lines = [f"__label__topic{topics[text.split()[0]]} {text}\n" for text in texts]
+            pathlib.Path(folder.name, f"{split}.txt").write_text("".join(lines))
+        _kept["texts", count] = folder
+    return _kept["texts", count].name
