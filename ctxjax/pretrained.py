@@ -23,8 +23,8 @@ from ctxjax import formats, generation, tree
 from ctxjax.config import ConfigError
 from ctxjax.inference import TOKENS_PER_BATCH, Runner
 from ctxjax.interop.files import Published
-from ctxjax.text import subwords
 from ctxjax.reading import Encoded, Reader, Text, Window, make_reader
+from ctxjax.text import subwords
 
 LAYERS, ALIGN = ("all", "top", "mix"), ("word", "piece")
 WORDS_AT_ONCE = 4096  # of a vocabulary

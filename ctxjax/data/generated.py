@@ -90,7 +90,7 @@ def generated_corpus(kind: str, count: int = 200) -> str:
 
 
 def generated_texts(count: int = 400) -> str:
-    """The folder of generated texts labelled with their topics, in fastText's layout, removed at the end of the process."""
+    """The folder of generated texts labelled with their topics, in fastText's layout, written once a process."""
     if ("texts", count) not in _kept:
         folder = tempfile.TemporaryDirectory(prefix="ctxjax-generated-")
         topics = {word: place % TOPICS for place, word in enumerate(_words(random.Random("language")))}

@@ -129,7 +129,9 @@ def write(folder: pathlib.Path, published: Published, counts: np.ndarray | None 
     table = published.params[TABLE][len(SPECIALS) :]
     output = published.params[LABELS] if labels else published.params[OUTPUT][len(SPECIALS) :]
     buckets = config.get("buckets", 0)
-    shortest, longest = (config.get(name, default) if buckets else 0 for name, default in (("shortest", 3), ("longest", 6)))
+    shortest, longest = (
+        config.get(name, default) if buckets else 0 for name, default in (("shortest", 3), ("longest", 6))
+    )
     given = {"dim": table.shape[1], "bucket": buckets, "wordNgrams": config.get("word_ngrams", 1)}
     given |= {"minn": shortest, "maxn": longest}
     args = DEFAULTS | given | ({"loss": 3, "model": 3} if labels else {})

@@ -30,7 +30,7 @@ _LINES = 4096  # parsed together
 
 
 def kind_of(path: str | os.PathLike[str]) -> str | None:
-    """"binary", "text" (with a header) or "glove" for a file that looks like one, by its first bytes; else None."""
+    """ "binary", "text" (with a header) or "glove" for a file that looks like one, by its first bytes; else None."""
     path = pathlib.Path(path)
     if not path.is_file():
         return None
@@ -50,7 +50,7 @@ def _numbers(line: bytes, count: int) -> bool:
     """Whether a line ends in so many numbers, behind a word."""
     parts = line.rstrip().rsplit(b" ", count)
     try:
-        return len(parts) == count + 1 and [float(part) for part in parts[1:]] is not None
+        return len(parts) == count + 1 and [float(part) for part in parts[1:]] != None
     except ValueError:
         return False
 
@@ -137,7 +137,9 @@ def _read_text(path: pathlib.Path, header: bool) -> tuple[list[str], np.ndarray]
         file.seek(start)
         words: list[str] = []
         blocks: list[np.ndarray] = []
-        with tqdm.tqdm(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True, delay=3, disable=None) as bar:
+        with tqdm.tqdm(
+            total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True, delay=3, disable=None
+        ) as bar:
             for lines in _batches(file):
                 names, block = _parse(path, lines, width, len(words) + (2 if header else 1))
                 words += names
@@ -203,8 +205,10 @@ def write_glove(folder: pathlib.Path, published: Published) -> tuple[str, ...]:
     """`vectors.txt` as GloVe writes it: no header, and `<unk>` last."""
     words, table = words_of(published)
     folder.mkdir(parents=True)
-    place = SPECIALS.index("<UNK>")
-    unknown = sum(published.params[name][place] for name in (TABLE, CONTEXT) if name in published.params)
+    if published.config["name"] == "glove":
+        unknown = table[-published.config.get("rare", 100) :].mean(0)
+    else:
+        unknown = published.params[TABLE][SPECIALS.index("<UNK>")]
     write_text(folder / "vectors.txt", [*zip(words, table), ("<unk>", unknown)])
     return ()
 

@@ -83,7 +83,7 @@ class Model(nn.Module):
         return rows.astype(self.dtype), self.embed.context.embedding, self.embed.context.bias
 
     def head(self, name: str, *features: Array) -> Any:
-        """"pairs": what the model takes for the logarithm of the counts of pairs of words, two arrays of one shape."""
+        """ "pairs": what the model takes for the logarithm of the counts of pairs of words, two arrays of one shape."""
         if name != "pairs":
             raise ValueError(f"glove has no head {name!r}")
         return self._pairs(*features)

@@ -18,7 +18,6 @@ from jaxtyping import Array, Float
 
 from ctxjax.types import Carry, Inputs, Outputs
 
-
 MARKS = 3  # <S>, </S> and <UNK>
 
 

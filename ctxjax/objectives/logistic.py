@@ -22,7 +22,7 @@ BLOCKS_DEFAULT = 1 << 12
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
-def cost(scores: Float[Array, "..."], outside: str, limit: float) -> Float[Array, "..."]:
+def cost(scores: Float[Array, ...], outside: str, limit: float) -> Float[Array, ...]:
     """`-log sigmoid(score)`, whose derivative is the published one.
 
     Args:
@@ -47,9 +47,7 @@ def _cost_jvp(outside: str, limit: float, primals: Any, tangents: Any) -> Any:
     return cost(scores, outside, limit), error * change
 
 
-def over_blocks(
-    loss: Callable[..., Any], floats: tuple[Array, ...], others: tuple[Any, ...]
-) -> Float[Array, ""]:
+def over_blocks(loss: Callable[..., Any], floats: tuple[Array, ...], others: tuple[Any, ...]) -> Float[Array, ""]:
     """The sum of `loss(*floats, *others)` over the blocks on axis 0 of all arrays.
 
     When differentiated, each block's gradient is formed beside its value and nothing of a block is kept but that.
@@ -121,7 +119,7 @@ def distances(block: int, window: int) -> Int[Array, "K C"]:
 
 
 def within(
-    reach: Int[Array, "..."], sentences: tuple[Array, Array], real: tuple[Array, Array], window: int
+    reach: Int[Array, ...], sentences: tuple[Array, Array], real: tuple[Array, Array], window: int
 ) -> Bool[Array, "K C"]:
     """Which pairs of a block and its surroundings are in a window: near, of one sentence, both words.
 

@@ -160,7 +160,10 @@ def test_cooccurrences_are_those_of_a_plain_count(folder, text, monkeypatch):
     steps = -(-source.pairs // 128)
     batch = source.batch(0, steps, np.arange(steps))
     for word, other, count, real in zip(
-        *(leaf.reshape(-1).tolist() for leaf in (batch["inputs"]["tokens"], batch["targets"], batch["counts"], batch["weights"]))
+        *(
+            leaf.reshape(-1).tolist()
+            for leaf in (batch["inputs"]["tokens"], batch["targets"], batch["counts"], batch["weights"])
+        )
     ):
         if real:
             assert (word, other) not in found

@@ -9,6 +9,8 @@ import ctxjax
 from ctxjax import convert, formats
 from ctxjax.config import ConfigError
 from ctxjax.interop import fasttext_bin, word_vectors
+from ctxjax.interop.files import Published
+from ctxjax.text.words import Words
 
 WORDS = ["the", "river", "bank", "naïve", "new_york"]
 
@@ -108,6 +110,24 @@ def test_convert(published, tmp_path, to, name):
         convert.convert(str(tmp_path / "out" / "vectors.txt"), str(tmp_path / "other"), "fasttext")
 
 
+def test_glove_of_ours_is_the_sum_of_its_tables_with_the_mean_of_the_rarest(tmp_path):
+    rng = np.random.default_rng(0)
+    tokenizer = Words(["<S>", "</S>", "<UNK>", *WORDS])
+    params = {
+        f"embed/{name}/embedding": rng.standard_normal((8, 6)).astype(np.float32) for name in ("tokens", "context")
+    }
+    sums = params["embed/tokens/embedding"] + params["embed/context/embedding"]
+    params |= {f"embed/{name}/bias": np.zeros(8, np.float32) for name in ("tokens", "context")}
+    config = {"name": "glove", "vocab_size": 8, "width": 6, "rare": 2}
+    convert.write_run(tmp_path / "run", Published(config, params, tokenizer), {}, "made here")
+    convert.convert(str(tmp_path / "run"), str(tmp_path / "out"), "glove")
+    for path in (tmp_path / "run", tmp_path / "out" / "vectors.txt"):
+        model = ctxjax.load(path)
+        for row, word in enumerate(WORDS, 3):
+            np.testing.assert_allclose(model.vector(word), sums[row], atol=1e-6)
+        np.testing.assert_allclose(model.embed(["unheard"])[0].layers[0, 0], sums[-2:].mean(0), atol=1e-6)
+
+
 @pytest.mark.parametrize("binary", [False, True])
 def test_files_of_gensim(published, tmp_path, binary):
     models = pytest.importorskip("gensim.models")
@@ -118,7 +138,9 @@ def test_files_of_gensim(published, tmp_path, binary):
     model = ctxjax.load(path)
     for word in WORDS:
         np.testing.assert_allclose(model.vector(word), theirs[word], atol=1e-7)
-    ours = word_vectors.write_word2vec(tmp_path / "out", published) and tmp_path / "out" / path.name.replace("theirs", "vectors")
+    ours = word_vectors.write_word2vec(tmp_path / "out", published) and tmp_path / "out" / path.name.replace(
+        "theirs", "vectors"
+    )
     back = models.KeyedVectors.load_word2vec_format(str(ours), binary=binary)
     np.testing.assert_array_equal(back.vectors, published.params[word_vectors.TABLE][3:])
 
@@ -139,7 +161,15 @@ def test_vectors_of_the_official_fasttext(official, kind, longest):
     """In and out of the vocabulary; written again, the official tool opens it with the same vectors."""
     module, folder = official
     theirs = module.train_unsupervised(
-        str(folder / "text.txt"), model=kind, dim=8, epoch=1, minCount=1, bucket=1000, maxn=longest, thread=10, verbose=0
+        str(folder / "text.txt"),
+        model=kind,
+        dim=8,
+        epoch=1,
+        minCount=1,
+        bucket=1000,
+        maxn=longest,
+        thread=10,
+        verbose=0,
     )
     theirs.save_model(str(folder / "theirs.bin"))
     model = ctxjax.load(folder / "theirs.bin")
@@ -162,7 +192,15 @@ def test_a_classifier_of_the_official_fasttext(official, ngrams, longest):
     lines = [f"__label__{'money' if 'bank' in line else 'nature'} {line}" for line in TEXT.splitlines()]
     (folder / "labelled.txt").write_text("\n".join(lines) + "\n")
     theirs = module.train_supervised(
-        str(folder / "labelled.txt"), dim=8, epoch=3, wordNgrams=ngrams, maxn=longest, minn=2, bucket=500, thread=10, verbose=0
+        str(folder / "labelled.txt"),
+        dim=8,
+        epoch=3,
+        wordNgrams=ngrams,
+        maxn=longest,
+        minn=2,
+        bucket=500,
+        thread=10,
+        verbose=0,
     )
     theirs.save_model(str(folder / "theirs.bin"))
     model = ctxjax.load(folder / "theirs.bin")
@@ -179,7 +217,9 @@ def test_a_classifier_of_the_official_fasttext(official, ngrams, longest):
 def test_a_quantised_model_is_refused(official):
     module, folder = official
     (folder / "labelled.txt").write_text("".join(f"__label__a {line}\n" for line in TEXT.splitlines()))
-    theirs = module.train_supervised(str(folder / "labelled.txt"), dim=8, wordNgrams=2, bucket=500, thread=10, verbose=0)
+    theirs = module.train_supervised(
+        str(folder / "labelled.txt"), dim=8, wordNgrams=2, bucket=500, thread=10, verbose=0
+    )
     theirs.quantize(input=str(folder / "labelled.txt"), retrain=False)
     theirs.save_model(str(folder / "theirs.ftz"))
     with pytest.raises(ConfigError, match="quantised"):

@@ -115,7 +115,9 @@ class Source:
         """What decides the rows beside seed and batch size."""
         names = ("length", "min_count", "buckets", "shortest", "longest", "word_ngrams")
         texts = {name: file_digest(path) for name, path in sorted(self._files.items())}
-        return {"source": "labelled_texts", "split": self.split, **texts} | {name: getattr(self, name) for name in names}
+        return {"source": "labelled_texts", "split": self.split, **texts} | {
+            name: getattr(self, name) for name in names
+        }
 
     @functools.cached_property
     def _texts(self) -> dict[str, np.ndarray]:
@@ -146,7 +148,10 @@ class Source:
         for number in np.unique(numbers).tolist():
             here = numbers == number
             chosen[here] = draws.permute(draws.key("texts", seed, number), places[here], count)
-        tokens, mask = np.zeros((len(elements), self.length), np.int32), np.zeros((len(elements), self.length), np.bool_)
+        tokens, mask = (
+            np.zeros((len(elements), self.length), np.int32),
+            np.zeros((len(elements), self.length), np.bool_),
+        )
         for row, text in enumerate(chosen.tolist()):
             rows = texts["rows"][texts["starts"][text] : texts["starts"][text + 1]][: self.length]
             tokens[row, : len(rows)], mask[row, : len(rows)] = rows, True
@@ -213,7 +218,10 @@ def _write_texts(folder: pathlib.Path, *, source: Source, file: pathlib.Path) ->
         writers["labels"].append(np.array([numbers[label]]))
     for writer in writers.values():
         writer.close()
-    for number, what in ((strange, "with a label that training does not have, left out"), (cut, "cut to source.length")):
+    for number, what in (
+        (strange, "with a label that training does not have, left out"),
+        (cut, "cut to source.length"),
+    ):
         if number:
             print(f"{file.name}: {number} texts {what}", file=sys.stderr)
 
