@@ -1,8 +1,8 @@
 """Tables of word vectors in files: word2vec's binary and text, GloVe's text, fastText's .vec.
 
-word2vec's files begin with a line "words width"; the text form of fastText (.vec) is the same. GloVe's has no such line.
-A binary file is memory-mapped, a text file streamed, and what a header claims is compared with the size of the file
-before an array is made.
+word2vec's files and fastText's .vec begin with a line "words width"; GloVe's has no such line. A binary file is
+memory-mapped, a text file streamed, and what a header claims is compared with the size of the file before an array is
+made.
 """
 
 from __future__ import annotations
@@ -50,9 +50,10 @@ def _numbers(line: bytes, count: int) -> bool:
     """Whether a line ends in so many numbers, behind a word."""
     parts = line.rstrip().rsplit(b" ", count)
     try:
-        return len(parts) == count + 1 and [float(part) for part in parts[1:]] != None
+        np.array(parts[1:]).astype(np.float32)
     except ValueError:
         return False
+    return len(parts) == count + 1
 
 
 def read(path: str | os.PathLike[str]) -> Published:

@@ -45,7 +45,7 @@ class Model(nn.Module):
       buckets: rows for n-grams, behind those of the words.
       shortest, longest: characters of an n-gram; a longest of 0 is none.
       labels: what a text is classified as; empty for word vectors.
-      undivided: in training each row of a word takes the whole error of their mean (published for word vectors), and not
+      undivided: in training each row of a word takes the whole error of their mean (published for word vectors), not
         the n-th part that the derivative gives it.
       word_ngrams: words of an n-gram of words at most, for the classifier.
       depth: 0, as nothing lies between the tables.

@@ -53,7 +53,7 @@ def word_ngram_hashes(words: Sequence[str], longest: int) -> list[int]:
 
 
 def text_rows(tokenizer: Any, text: str | Sequence[str], config: Mapping[str, Any]) -> np.ndarray:
-    """The rows that a text is the mean of, for a classifier: words, their n-grams, n-grams of words; a line ends in END.
+    """The rows that a text is the mean of, for a classifier: words, END at the end, their n-grams, n-grams of words.
 
     Args:
       tokenizer: of words.

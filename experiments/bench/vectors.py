@@ -5,9 +5,9 @@
 The step is `ctxjax.step.make_train_step` of `experiments/word2vec/pretrain.py` (100 dimensions, windows of 1 to 5, 5
 negatives, 64 rows of 1,024 words) on a batch of a prepared corpus, or of a generated one without `--corpus`; the
 pipeline makes a new batch for every step. Nothing is sub-sampled, so that a word is a word on all sides. `--compare`
-takes turns with gensim's C (as many threads as cores), which trains on the words of the pipeline's batches, in turn so
-that a busy machine slows all. The floor, in products alone (2 FLOPs a multiply-add), for K = 64 words of a block, C = 74
-in reach of it, N = 32 negatives and D = 100:
+takes turns with gensim's C (as many threads as cores), which trains on the words of the pipeline's batches, so that a
+busy machine slows all. The floor, in products alone (2 FLOPs a multiply-add), for K = 64 words of a block, C = 74 in
+reach of it, N = 32 negatives and D = 100:
 
     skip-gram   3 x 2 D (C + N) + 2 C N = 68,000 FLOPs a word     three passes of the scores, one mask of negatives
     CBOW        3 x 2 D (C + N + 1)     = 64,000

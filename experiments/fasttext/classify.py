@@ -4,12 +4,12 @@ Paper: Joulin et al. 2017, "Bag of Tricks for Efficient Text Classification".
 Expected: 92.5 % on AG's news with pairs of words, 91.5 % without (table 1: 10 dimensions).
 Hardware and time: 1 second a pass over AG's news on 20 threads of a CPU (table 2).
 
-    python -m ctxjax.train --config experiments/fasttext/classify.py:size=pairs,labels=neg|pos --workdir runs/classifier \
+    python -m ctxjax.train --config experiments/fasttext/classify.py:size=pairs,labels="neg|pos" --workdir runs/labels \
         --config.source.corpus=FOLDER --config.model.vocab_size=N
 
 FOLDER has train.txt and heldout.txt, lines of `__label__NAME words`, or train.jsonl and heldout.jsonl, objects with
-`text` and `label`. The number of words and the labels, by falling frequency, are those of the training texts; if they are
-not, the error names them.
+`text` and `label`. The number of words and the labels, by falling frequency, must be those of the training texts; where
+they are not, the error names them.
 
 Arguments:
     size=published  100 dimensions, a rate of 0.1 that falls to 0, 5 passes, words alone: the released code's defaults.

@@ -138,9 +138,8 @@ def test_files_of_gensim(published, tmp_path, binary):
     model = ctxjax.load(path)
     for word in WORDS:
         np.testing.assert_allclose(model.vector(word), theirs[word], atol=1e-7)
-    ours = word_vectors.write_word2vec(tmp_path / "out", published) and tmp_path / "out" / path.name.replace(
-        "theirs", "vectors"
-    )
+    word_vectors.write_word2vec(tmp_path / "out", published)
+    ours = tmp_path / "out" / path.name.replace("theirs", "vectors")
     back = models.KeyedVectors.load_word2vec_format(str(ours), binary=binary)
     np.testing.assert_array_equal(back.vectors, published.params[word_vectors.TABLE][3:])
 

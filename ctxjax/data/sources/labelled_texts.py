@@ -38,7 +38,7 @@ class Place(NamedTuple):
 class Source:
     """Labelled texts, shuffled anew in every pass.
 
-    Row (L = `length`): inputs {tokens [L], mask [L]}, rows of the table (words, n-grams of characters, n-grams of words);
+    Row (L = `length`): inputs {tokens [L], mask [L]}, rows of the table (words, n-grams of characters and of words);
     targets [], the number of the label among `labels`; weights [].
     """
 
@@ -115,9 +115,8 @@ class Source:
         """What decides the rows beside seed and batch size."""
         names = ("length", "min_count", "buckets", "shortest", "longest", "word_ngrams")
         texts = {name: file_digest(path) for name, path in sorted(self._files.items())}
-        return {"source": "labelled_texts", "split": self.split, **texts} | {
-            name: getattr(self, name) for name in names
-        }
+        options = {name: getattr(self, name) for name in names}
+        return {"source": "labelled_texts", "split": self.split, **texts, **options}
 
     @functools.cached_property
     def _texts(self) -> dict[str, np.ndarray]:

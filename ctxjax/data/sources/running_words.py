@@ -34,9 +34,10 @@ class Source:
     """Stretches of a prepared corpus of words.
 
     Row (T = `length`, K = `block`, N = `negatives`): inputs {tokens [T]}, with `buckets` {subwords [T, `max_subwords`]}
-    too, rows of their n-grams, -1 behind the last; targets [T], the same words, to be predicted; weights [T], 0 for the few places behind a row's words; sentences [T], which sentence of the row a word is of;
-    reach [T, `window`], 1 at w - 1 where a word's window reaches w places; negatives [T / K, N], words drawn for each
-    block of K. With `tree` in their place nodes and turns [T, L], each target's path in the Huffman tree, -1 behind it.
+    too, rows of their n-grams, -1 behind the last; targets [T], the same words, to be predicted; weights [T], 0 for the
+    few places behind a row's words; sentences [T], which sentence of the row a word is of; reach [T, `window`], 1 at
+    w - 1 where a word's window reaches w places; negatives [T / K, N], words drawn for each block of K. With `tree` in
+    their place nodes and turns [T, L], each target's path in the Huffman tree, -1 behind it.
 
     Every pass sub-samples anew and gives its rows in another order. Word counts are those of the split "train".
     """
