@@ -13,6 +13,7 @@ labels are never in it. Names in `inputs`:
     mask [B T] bool (True = a real token, which may be attended to), cls_positions [B S] int32,
     subwords [B T S] int32 (rows of n-grams behind those of words, -1 for none)
 
+Beside them stand what an objective reads: `counts [B P]` float32 (of co-occurrence), labels of its own in int32.
 `weights` says how much a position counts in the loss; it never means attention validity. `is_first [B]` is True where a
 lane of a stream restarts, and its carry with it. Training data of a bidirectional language model has a direction axis
 after the rows (`tokens [B 2 T]`), because the published directions read differently shuffled streams.
