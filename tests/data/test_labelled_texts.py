@@ -8,6 +8,7 @@ import pytest
 import ctxjax
 from ctxjax import config as configs
 from ctxjax import convert, loop
+from ctxjax import run as runs
 from ctxjax.config import ConfigError
 from ctxjax.data.sources.labelled_texts import Source
 from ctxjax.text.subwords import text_rows
@@ -82,3 +83,14 @@ def test_a_trained_classifier_in_use_and_in_the_official_tool(tmp_path):
     for text, [(label, probability)] in zip(texts[:20], found):
         labels, probabilities = theirs.predict(text)
         assert labels[0] == f"__label__{label}" and probabilities[0] == pytest.approx(probability, abs=2e-5)
+
+
+def test_a_model_with_other_labels_or_rows_than_the_texts_is_refused():
+    """JAX would take a row beyond the table for its last one, and say nothing."""
+    config = configs.load("experiments/fasttext/classify.py:smoke")
+    for field, value in (("labels", ("a", "b")), ("buckets", 7)):
+        with configs.load("experiments/fasttext/classify.py:smoke").unlocked() as other:
+            other.model[field] = value
+            with pytest.raises(ConfigError, match=rf"config.model.{field}=.* is not config.source.{field}="):
+                runs.assemble(other)
+    assert runs.assemble(config).source.labels == config.model.labels
