@@ -1,4 +1,4 @@
-"""`python -m ctxjax.convert SRC DST --to hf|elmo|arpa|ctxjax`: published weights in and out.
+"""`python -m ctxjax.convert SRC DST --to hf|elmo|arpa|word2vec|glove|fasttext|ctxjax`: published weights in and out.
 
 SRC is anything that `ctxjax.load` opens, or a TensorFlow checkpoint of google-research/bert. `--to ctxjax` writes a run
 folder with one checkpoint, from which a config's `init_from` goes on; the others write the published layouts.
@@ -19,12 +19,15 @@ from ctxjax import cli
 if TYPE_CHECKING:
     from ctxjax.interop.files import Published
 
-FORMATS = {
+FORMATS = {  # the kinds of models each has a place for
     "hf": ("bert", "gpt2"),
     "elmo": ("bilm",),
     "arpa": ("ngram",),
+    "word2vec": ("word2vec", "glove", "fasttext"),
+    "glove": ("word2vec", "glove", "fasttext"),
+    "fasttext": ("fasttext",),
     "ctxjax": (),
-}  # the kinds of models each has a place for
+}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -34,16 +37,18 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "source",
         metavar="SRC",
-        help="a run folder, a Hugging Face BERT or GPT-2 folder, an ELMo folder (or its HDF5 weights), an ARPA "
-        "file, or a TensorFlow BERT checkpoint (folder or prefix; needs TensorFlow, extra [tf])",
+        help="a run folder, a Hugging Face BERT or GPT-2 folder, an ELMo folder (or its HDF5 weights), an ARPA file, a "
+        "file of word vectors (word2vec, GloVe, fastText), or a TensorFlow BERT checkpoint (folder or prefix; needs "
+        "TensorFlow, extra [tf])",
     )
     parser.add_argument("target", metavar="DST", help="a folder that does not exist yet, or is empty; a file for arpa")
     parser.add_argument(
         "--to",
         required=True,
         choices=tuple(FORMATS),
-        help="hf: safetensors for transformers; elmo: options.json and HDF5 for bilm-tf and AllenNLP; "
-        "arpa: one file, an n-gram model for KenLM and SRILM; ctxjax: a run",
+        help="hf: safetensors for transformers; elmo: options.json and HDF5 for bilm-tf and AllenNLP; arpa: one file, "
+        "an n-gram model for KenLM and SRILM; word2vec: vectors.bin and .txt; glove: vectors.txt; fasttext: model.bin "
+        "and .vec; ctxjax: a run",
     )
     parser.add_argument("--step", type=int, help="which checkpoint of a run; default: the newest")
     return parser
@@ -57,7 +62,7 @@ def convert(source: str, target: str, to: str, step: int | None = None) -> tuple
     """
     from ctxjax.config import ConfigError
     from ctxjax.formats import HF
-    from ctxjax.interop import elmo
+    from ctxjax.interop import elmo, fasttext_bin, word_vectors
 
     folder = pathlib.Path(target)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -75,7 +80,9 @@ def convert(source: str, target: str, to: str, step: int | None = None) -> tuple
         if to == "ctxjax":
             notes = write_run(inner, published, meta, source)
         else:
-            notes = (HF[kind] if to == "hf" else elmo).write(inner, published)
+            writers = {"elmo": elmo.write, "fasttext": fasttext_bin.write}
+            writers |= {"word2vec": word_vectors.write_word2vec, "glove": word_vectors.write_glove}
+            notes = (HF[kind].write if to == "hf" else writers[to])(inner, published)
         if folder.exists():
             folder.rmdir()
         os.rename(inner, folder)

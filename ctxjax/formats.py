@@ -1,4 +1,4 @@
-"""A model from any folder that holds one: a run of ours, a Hugging Face BERT or GPT-2, an ELMo, an ARPA file."""
+"""A model from any place that holds one: a run of ours, a Hugging Face BERT or GPT-2, ELMo, n-grams, word vectors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from ctxjax import checkpoint, optim
 from ctxjax.config import ConfigError
-from ctxjax.interop import elmo, hf_bert, hf_gpt2, tf_bert
+from ctxjax.interop import elmo, fasttext_bin, hf_bert, hf_gpt2, tf_bert, word_vectors
 from ctxjax.interop.files import Published, inside, read_json, refuse_pickle
 from ctxjax.ngrams import arpa
 from ctxjax.text import open_tokenizer
@@ -21,6 +21,10 @@ _EXPECTED = {"bert": ("pooler", "mlm", "nsp"), "bilm": ("softmax",)}
 def read(path: str | os.PathLike[str], step: int | None = None) -> tuple[Published, dict[str, Any]]:
     """What `load` opens, as arrays on the host: the model, and meta.json of a run of ours."""
     place = pathlib.Path(path)
+    if fasttext_bin.is_fasttext(place):
+        return fasttext_bin.read(place), {}
+    if word_vectors.kind_of(place):
+        return word_vectors.read(place), {}
     refuse_pickle(place)
     remote = "://" in os.fspath(path)
     if not remote and not place.exists():
@@ -46,7 +50,8 @@ def read(path: str | os.PathLike[str], step: int | None = None) -> tuple[Publish
         )
     raise ConfigError(
         f"{place} is neither a run folder (checkpoints/), nor a Hugging Face model (config.json and "
-        "model.safetensors), nor an ELMo (options.json and HDF5 weights), nor an n-gram model (.arpa)"
+        "model.safetensors), nor an ELMo (options.json and HDF5 weights), nor an n-gram model (.arpa), nor a file of "
+        "word vectors (word2vec, GloVe, fastText)"
     )
 
 

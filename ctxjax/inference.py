@@ -103,6 +103,7 @@ class Runner:
         )
         self._distribution = jax.jit(functools.partial(_distribution, model))
         self._next = jax.jit(functools.partial(_next, model))
+        self._labels = jax.jit(functools.partial(_labels, model))
 
     def hidden(
         self, sequences: Sequence[Mapping[str, np.ndarray]], top: bool = False
@@ -158,6 +159,17 @@ class Runner:
                 last = _length(sequences[index]) - 1
                 found[index] = values[row, :last].astype(np.float64), best[row, :last]
         return found
+
+    def label_probs(self, texts: Sequence[np.ndarray]) -> np.ndarray:
+        """Probabilities of the labels, `[texts, labels]`, given the rows that each text is the mean of."""
+        sequences = [{"tokens": rows} for rows in texts]
+        found: list[np.ndarray] = [np.zeros(0)] * len(texts)
+        for batch in plan([len(rows) for rows in texts], self.longest, self.tokens_per_batch):
+            inputs = stack([sequences[index] for index in batch.indices], batch.rows, batch.length)
+            values = np.asarray(self._labels(self.params, inputs))
+            for row, index in enumerate(batch.indices):
+                found[index] = values[row]
+        return np.stack(found) if found else np.zeros((0, 0))
 
     def stream_log_probs(
         self, sequences: Sequence[Mapping[str, np.ndarray]], targets: Sequence[np.ndarray]
@@ -228,6 +240,12 @@ def _next(model: Any, params: Params, inputs: Any) -> tuple[Array, Array]:
     readout = model.apply({"params": params}, top.reshape(-1, top.shape[-1]), method="readout")
     values, best = predictions(*readout, inputs["tokens"][:, 1:].reshape(-1))
     return values.reshape(top.shape[:2]), best.reshape(top.shape[:2])
+
+
+def _labels(model: Any, params: Params, inputs: Any) -> Array:
+    pooled = model.apply({"params": params}, inputs).pooled[:, 0]
+    rows, table, _ = model.apply({"params": params}, pooled, method="readout")
+    return jax.nn.softmax(rows @ table.T)
 
 
 def _stream(model: Any, params: Params, inputs: Any, carry: Any, targets: Array) -> Array:

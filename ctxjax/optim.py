@@ -286,11 +286,82 @@ def adagrad(
 
 
 def sgd(
-    decay: optax.GradientTransformation, groups: Mapping[str, Group], momentum: float = 0.0, nesterov: bool = False
+    decay: optax.GradientTransformation,
+    groups: Mapping[str, Group],
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    row_clip: float = 0.0,
 ) -> optax.GradientTransformation:
-    """Stochastic gradient descent, with momentum where it is positive."""
+    """Stochastic gradient descent, with momentum where it is positive.
+
+    Args:
+      decay: the decay.
+      groups: not used.
+      momentum, nesterov: of `optax.trace`.
+      row_clip: largest norm of a row's gradient in an array of two axes or more; 0 is none. word2vec steps after every
+        word; in the sum over a large batch a frequent word's row would overshoot, and all others are as they were.
+    """
     del groups
-    return optax.chain(optax.trace(momentum, nesterov) if momentum else optax.identity(), decay)
+
+    def clipped(g: jax.Array) -> jax.Array:
+        if g.ndim < 2:
+            return g
+        norm = jnp.sqrt(jnp.square(g).sum(-1, keepdims=True))
+        return g * jnp.minimum(1.0, row_clip / jnp.maximum(norm, 1e-30))
+
+    clip = optax.stateless(lambda updates, params: jax.tree.map(clipped, updates)) if row_clip else optax.identity()
+    return optax.chain(clip, optax.trace(momentum, nesterov) if momentum else optax.identity(), decay)
+
+
+def adagrad_glove(
+    decay: optax.GradientTransformation,
+    groups: Mapping[str, Group],
+    scale: float = 0.05,
+    bias_scale: float = 1.0,
+    limit: float = 100.0,
+    row_clip: float = 0.0,
+) -> optax.GradientTransformation:
+    """`g / sqrt(1 + the sum of (scale g)^2 of all steps before)`, as GloVe steps: it looks back without this step.
+
+    What is summed is multiplied by the learning rate first, so `scale` has its value. Since GloVe's gradients are
+    clipped, its biases step with a rate of 1 and sum as much (`bias_scale`; the rate itself is `lr_multipliers`).
+
+    Args:
+      decay: the decay.
+      groups: not used.
+      scale: of gradients in the sum, in tables.
+      bias_scale: the same for biases.
+      limit: each element of a table's gradient is cut to [-limit, limit].
+      row_clip: largest norm of the gradient of a table's row, and of one bias; 0 is none. GloVe steps after every pair,
+        and a batch sums the pairs of a word.
+
+    Reference: stanfordnlp/GloVe, src/glove.c.
+    """
+    del groups
+
+    def init(params: Any) -> AdagradState:
+        return AdagradState(optax.tree.full_like(params, 1.0))
+
+    def cut(path: str, g: jax.Array) -> jax.Array:
+        if path.endswith("bias"):
+            return jnp.clip(g, -row_clip, row_clip) if row_clip else g
+        g = jnp.clip(g, -limit, limit)
+        if not row_clip:
+            return g
+        norm = jnp.sqrt(jnp.square(g).sum(-1, keepdims=True))
+        return g * jnp.minimum(1.0, row_clip / jnp.maximum(norm, 1e-30))
+
+    def update(gradient: Any, state: AdagradState, params: Any = None) -> tuple[Any, AdagradState]:
+        del params
+        gradient = tree.map_named(cut, gradient)
+        steps = jax.tree.map(lambda g, t: g * jax.lax.rsqrt(t), gradient, state.total)
+
+        def add(path: str, t: jax.Array, g: jax.Array) -> jax.Array:
+            return t + jnp.square((bias_scale if path.endswith("bias") else scale) * g)
+
+        return steps, AdagradState(tree.map_named(add, state.total, gradient))
+
+    return optax.chain(optax.GradientTransformation(init, update), decay)
 
 
 def ntasgd(
@@ -309,6 +380,7 @@ RULES: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adamw": adamw,
     "lamb": lamb,
     "adagrad": adagrad,
+    "adagrad_glove": adagrad_glove,
     "sgd": sgd,
     "ntasgd": ntasgd,
 }

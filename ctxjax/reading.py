@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from ctxjax.text import characters
+from ctxjax.text.subwords import SubWords
 
 Text = str | Sequence[str]
 
@@ -222,6 +223,9 @@ def _with_marks(spans: np.ndarray | None, before: int = 1, behind: int = 1) -> n
 
 def make_reader(tokenizer: Any, config: Mapping[str, Any], predicts: str, backward: bool = False) -> Reader:
     """The reader that fits a tokenizer and a model, by what the model predicts; `backward` if it reads from the end."""
+    if predicts == "context":  # word vectors, whose texts have no marks
+        shortest, longest = config.get("shortest", 3), config.get("longest", 6)
+        return PieceReader(SubWords(tokenizer, shortest, longest, config.get("buckets", 0)), [], [])
     if predicts == "next" and backward:
         return BackwardReader(tokenizer, tokenizer.end_id)
     if predicts == "next":

@@ -89,6 +89,21 @@ def momentum(name, gradient, param, slots, step):
     return slots["t"]
 
 
+def row_clipped(name, gradient, param, slots, step):
+    if gradient.ndim < 2:
+        return gradient
+    return gradient * np.minimum(1.0, 4.0 / np.linalg.norm(gradient, axis=-1, keepdims=True))
+
+
+def glove(name, gradient, param, slots, step):
+    """The accumulator is read before this step's gradient is added; biases neither clip nor shrink."""
+    bias = name.endswith("bias")
+    gradient = gradient if bias else np.clip(gradient, -2.0, 2.0)
+    before = slots.get("g", 1.0)
+    slots["g"] = before + (gradient if bias else 0.05 * gradient) ** 2
+    return gradient / np.sqrt(before)
+
+
 CASES = {
     "adam_bert": (adam_bert, 1.0, {"weight_decay": 0.01}),
     "adamw": (functools.partial(corrected, eps=1e-8, weight_decay=0.1), None, {"weight_decay": 0.1}),
@@ -99,7 +114,9 @@ CASES = {
         {"weight_decay": 0.01, "adapt_excluded": True},
     ),
     "adagrad": (adagrad, 10.0, {}),
+    "adagrad_glove": (glove, None, {"limit": 2.0}),
     "sgd": (lambda name, gradient, *_: gradient, None, {}),
+    "sgd/rows": (row_clipped, None, {"row_clip": 4.0}),
     "sgd/momentum": (momentum, 1.0, {"momentum": 0.9}),
     "ntasgd": (lambda name, gradient, *_: gradient, 1.0, {"metric": "heldout/lm"}),
 }

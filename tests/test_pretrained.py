@@ -173,10 +173,10 @@ def test_few_programs_are_compiled_for_many_lengths():
     texts = [["the"] * int(n) for n in rng.integers(1, 18, 60)]
     for start in range(0, 60, 20):
         model.embed(texts[start : start + 20], layers="top")
-    seen = model._runner._hidden._cache_size()
+    seen = model.runner._hidden._cache_size()
     assert seen <= 3 * 2  # lengths 8, 16, 20, in 4 or 16 rows
     model.embed(texts[:20], layers="top")
-    assert model._runner._hidden._cache_size() == seen
+    assert model.runner._hidden._cache_size() == seen
 
 
 @pytest.mark.parametrize("longest", [None, 100])

@@ -39,7 +39,7 @@ def test_what_it_can(model):
 def hidden_of(model, ids):
     """The top layer of `<|endoftext|>` and some pieces, straight from the module."""
     tokens = np.array([[model.tokenizer.end_id, *ids]], np.int32)
-    return model._runner.hidden([{"tokens": tokens[0]}], top=True).__next__()[1][0]
+    return model.runner.hidden([{"tokens": tokens[0]}], top=True).__next__()[1][0]
 
 
 def test_words_are_the_mean_of_their_pieces(model):

@@ -102,3 +102,17 @@ def generated_corpus(kind: str, count: int = 200, pairs: bool = False) -> str:
         write_corpus(folder.name, kind, count, parallel=pairs)
         _kept[key] = folder
     return _kept[key].name
+
+
+def generated_texts(count: int = 400) -> str:
+    """The folder of generated texts labelled with their topics, in fastText's layout, written once a process."""
+    key = ("texts", count, False)
+    if key not in _kept:
+        folder = tempfile.TemporaryDirectory(prefix="ctxjax-generated-")
+        topics = {word: place % TOPICS for place, word in enumerate(_words(random.Random("language")))}
+        for split, number, seed in (("train", count, 0), ("heldout", count // 4, 1)):
+            texts = [sentences[0].removesuffix(" .") for sentences in documents(number, seed)]
+            lines = [f"__label__topic{topics[text.split()[0]]} {text}\n" for text in texts]
+            pathlib.Path(folder.name, f"{split}.txt").write_text("".join(lines))
+        _kept[key] = folder
+    return _kept[key].name

@@ -14,7 +14,7 @@ from ctxjax.evaluators import reading
 def vectors(model: Any, words: Sequence[str], layer: int = 0) -> dict[str, Float[np.ndarray, " D"]]:
     """Vectors of the words that the model knows.
 
-    A word is unknown where all that the tokenizer has for it is the unknown piece, unless the model reads characters.
+    A word is unknown where the tokenizer has the unknown piece for it, unless the model reads n-grams or characters.
 
     Args:
       model: what `ctxjax.load` gives.
@@ -32,10 +32,8 @@ def vectors(model: Any, words: Sequence[str], layer: int = 0) -> dict[str, Float
 
 def knows(model: Any, word: str) -> bool:
     """Whether a model has anything for a word but the vector of all unknown ones."""
-    if hasattr(model, "knows"):
-        return model.knows(word)
-    if model.config.get("token", "") == "chars" or (model.kind == "bilm" and "token" not in model.config):
-        return True
+    if model.config.get("buckets") or (model.kind == "bilm" and model.config.get("token", "chars") == "chars"):
+        return True  # it is read by its n-grams or characters
     ids = np.asarray(model.tokenizer.encode_words([word]).ids)
     return bool(len(ids)) and bool((ids != model.tokenizer.unk_id).all())
 

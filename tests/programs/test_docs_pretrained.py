@@ -17,6 +17,7 @@ PROGRAMS = {"ctxjax.embed": embed.main, "ctxjax.convert": convert.main}
 def test_every_example_runs(tmp_path, monkeypatch, capsys):
     convert.write_run(tmp_path / "demo" / "bert", making.bert(), {}, "made here")
     convert.write_run(tmp_path / "demo" / "elmo", making.bilm(), {}, "made here")
+    (tmp_path / "vectors.txt").write_text("3 2\nriver 1 0\nbank 0.5 0.5\nmoney 0 1\n")
     (tmp_path / "text.txt").write_text("the cat sat on a mat .\nmoney\n")
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```(\w+)\n(.*?)```", PAGE.read_text(), re.S)

@@ -33,6 +33,9 @@ WIDER = {
     "bert": {"width": 128, "mlp_dim": 512},
     "gpt2": {"width": 128, "mlp_dim": 512},
     "bilm": {"width": 128, "projection": 64, "vocab_size": 512, "filters": ((1, 32), (3, 64)), "each_distinct": False},
+    "word2vec": {"width": 512},
+    "fasttext": {"width": 512, "labels": tuple(map(str, range(300)))},
+    "glove": {"width": 512},
 }
 
 
