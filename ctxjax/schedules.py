@@ -187,6 +187,15 @@ def one_cycle(total_steps: int, div: float = 10.0, anneal: float | None = None) 
     return value
 
 
+def inverse(total_steps: int, rate: float = 1e-8, warmup: float = 0.0) -> Schedule:
+    """`1 / (1 + rate * step)`, after a linear warm-up; it has no end.
+
+    Reference: Bengio et al. 2003, section 3.
+    """
+    del total_steps
+    return lambda step: _ramp(step, warmup) / (1.0 + rate * step)
+
+
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "constant": constant,
     "warmup_linear": warmup_linear,
@@ -195,4 +204,5 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "inverse_sqrt": inverse_sqrt,
     "warmup_stable_decay": warmup_stable_decay,
     "one_cycle": one_cycle,
+    "inverse": inverse,
 }

@@ -14,6 +14,7 @@ import ctxjax
 from ctxjax import convert, inference, pretrained
 from ctxjax.config import ConfigError
 from ctxjax.interop import elmo, files, hf_bert
+from ctxjax.pretrained import embedding
 from tests.interop import making
 
 TEXTS = ["The cat sat on a mat .", "he", "", "The banks of a river , unknowable 漢 É", "money"]
@@ -240,7 +241,7 @@ def test_stream_reads_no_further_than_it_must():
 
     stream = model.stream(texts())
     first = next(stream)
-    assert first.words == ["the", "cat"] and taken <= 16 * pretrained.CHUNK_BATCHES // 4 + 1
+    assert first.words == ["the", "cat"] and taken <= 16 * embedding.CHUNK_BATCHES // 4 + 1
     assert sum(1 for _ in stream) == 999 and taken == 1000
 
 

@@ -51,7 +51,7 @@ def log_probs(model, ids):
 
 
 def test_what_it_can(forward, backward):
-    assert forward.can == ("embed", "score", "generate") and backward.can == ("embed", "score")
+    assert forward.can == ("embed", "score", "score_next", "generate") and backward.can == ("embed", "score")
     with pytest.raises(ConfigError, match="backward cannot generate: it reads texts from their end"):
         backward.generate("the cat")
 

@@ -50,7 +50,13 @@ def one_cycle(step):
     return PEAK * (1 + climbed * (32 - 1)) / 32
 
 
+def falling(step):
+    """Bengio et al. 2003: e0 / (1 + r t)."""
+    return PEAK / (1 + 1e-3 * step)
+
+
 CASES = {
+    "inverse": (falling, PEAK, {"name": "inverse", "rate": 1e-3}),
     "warmup_linear": (bert, PEAK, {"name": "warmup_linear", "warmup": "100 steps"}),
     "warmup_linear_percent": (bert, PEAK, {"name": "warmup_linear", "warmup": "10 percent"}),
     "lamb": (nvidia, PEAK, {"name": "warmup_polynomial", "warmup": "28.43 percent", "power": 0.5, "offset": 1}),

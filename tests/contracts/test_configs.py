@@ -125,7 +125,8 @@ def test_smoke_fits_one_repeated_batch(spec):
     with config.unlocked():
         config.optim.schedule = {"name": "constant"}
     run = runs.assemble(config)
-    assert config.model.depth == (2 if configs.load(spec.split(":")[0]).model.depth else 0)
+    if "depth" in config.model:
+        assert config.model.depth == (2 if configs.load(spec.split(":")[0]).model.depth else 0)
     assert run.total_steps == 20
     batch = pipeline.batch_at(run.source, seed=0, batch_size=config.batch_size, step=0)
     step = jax.jit(make_train_step(run.model, run.objective, run.tx, config.accum_steps))

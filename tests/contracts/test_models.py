@@ -56,8 +56,8 @@ def test_shapes(made):
     assert [leaf.shape for leaf in jax.tree.leaves(outputs.carry)] == [
         leaf.shape for leaf in jax.tree.leaves(model.init_carry(4))
     ]
-    table_width = tree.flatten(params)["embed/tokens/embedding"].shape[1] if not hasattr(model, "projection") else None
-    gathered = outputs.hidden[-1][:, 0, : table_width or model.projection]
+    last = getattr(model, "projection", outputs.hidden[-1].shape[-1])  # a biLM's directions are read one by one
+    gathered = outputs.hidden[-1][:, 0, :last]
     read, table, bias = model.apply({"params": params}, gathered, method="readout")
     assert table.shape == (model.vocab_size, read.shape[1]) and bias.shape == (model.vocab_size,)
 
