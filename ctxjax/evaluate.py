@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--step", type=int, help="the newest step by default")
     parser.add_argument("--only", help="the name of one evaluator of config.evals")
     parser.add_argument("--record", metavar="FOLDER", help="write a record of the numbers there")
+    parser.add_argument("--output", metavar="FILE", help="of a suite: write the table as JSON too")
     args, settings = cli.parse_with_settings(parser, argv)
 
     from ctxjax import checkpoint, counted, digests, processes, suite
@@ -86,6 +87,8 @@ def run_suite(config: Any, args: argparse.Namespace) -> int:
             written = records.write("suite", about | {"of": name, "suite": found[name]}, args.record)
             print(f"wrote {written}", file=sys.stderr)
         del model
+    if args.output:
+        records.write_json(args.output, found)
     print(suite.table(found))
     return 0
 

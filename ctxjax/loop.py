@@ -336,6 +336,7 @@ class Trainer:
             "steps": step,
             "tokens": step * self.run.tokens_per_step,
             "parameters": tree.count(self.run.abstract.params),
+            "flops": self.flops * step,
             "train": logged[-1] if logged else {},
             "evaluation": {name: metrics.plain(value) for name, value in self.final.items()},
             "wall_seconds": round(wall, 1),

@@ -2,6 +2,7 @@ r"""Render run records: a ledger of results as Markdown, learning curves as a pi
 
     python -m ctxjax.report --ledger                       # experiments/RESULTS.md from experiments/records/
     python -m ctxjax.report runs/a runs/b --output curves.png
+    python -m ctxjax.report runs/a runs/b --suite suite.json --page page.html   # suite.json: evaluate ... --output
 
 Every figure comes from a record that a run or a bench wrote; nothing is typed by hand. `--add RUN` copies the record of
 a finished run into the records first.
@@ -29,6 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("runs", nargs="*", type=pathlib.Path, help="run folders whose curves to draw")
     parser.add_argument("--output", type=pathlib.Path, help="picture of the curves, as in curves.png")
+    parser.add_argument(
+        "--suite", type=pathlib.Path, help="JSON that `ctxjax.evaluate --output` wrote of the same models"
+    )
+    parser.add_argument("--page", type=pathlib.Path, help="one HTML page of the runs, with the figures of the suite")
     parser.add_argument("--ledger", action="store_true", help=f"render {RESULTS.relative_to(ROOT)}")
     parser.add_argument(
         "--add", type=pathlib.Path, metavar="RUN", help="first add a finished run's record to the ledger"
@@ -37,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not (args.runs or args.ledger or args.add):
         parser.error("nothing to do: give run folders with --output, --ledger or --add RUN")
-    if args.runs and not args.output:
-        parser.error("run folders need --output PICTURE.png")
+    if args.runs and not (args.output or args.page):
+        parser.error("run folders need --output PICTURE.png or --page PAGE.html")
     if args.add and not args.name:
         parser.error("--add RUN needs --name NAME")
     if args.add:
@@ -46,7 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.ledger:
         RESULTS.write_text(ledger(read_records(RECORDS), json.loads(PUBLISHED.read_text())), encoding="utf-8")
         print(f"wrote {RESULTS}")
-    if args.runs:
+    if args.runs and args.page:
+        from ctxjax import page
+
+        page.write(args.page, args.runs, read_suite(args.suite) if args.suite else {})
+        print(f"wrote {args.page}")
+    if args.runs and args.output:
         draw(args.runs, args.output)
         print(f"wrote {args.output}")
     return 0
@@ -66,6 +76,18 @@ def add(run: pathlib.Path, name: str) -> pathlib.Path:
     record = json.loads(file.read_text(encoding="utf-8"))
     record["curve"] = thin([{k: v for k, v in line.items() if _charted(k)} for line in metrics.read(run)])
     return records.write(name, record | {"name": name}, RECORDS)
+
+
+def read_suite(path: pathlib.Path) -> dict[str, dict[str, float]]:
+    """What a suite found, model by model.
+
+    Raises:
+      ConfigError: no such file, or it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--suite {path} cannot be read ({error}); write it by ctxjax.evaluate --output") from None
 
 
 def _charted(name: str) -> bool:

@@ -23,8 +23,8 @@ from ctxjax.types import Carry, Inputs, Outputs
 FEW = 0.1  # embeddings and products start within +-0.1
 
 
-def _uniform(limit: float) -> jax.nn.initializers.Initializer:
-    return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -limit, limit)
+def _uniform(limit: float) -> Any:
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
 class Embeddings(nn.Module):
