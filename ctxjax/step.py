@@ -40,7 +40,8 @@ class Forward:
     """A model bound to parameters, keys and mode; an objective sees nothing else of a model.
 
     Draws that a whole batch shares (the negatives of a sampled softmax) come from the step's key, so that they do not
-    depend on how the batch is split; dropout, which is drawn for each row, comes from the micro-batch's.
+    depend on how the batch is split; dropout, which is drawn for each row, comes from the micro-batch's. A model has the
+    first kind as `make_rng("batch")`, in training alone, the second as `make_rng("dropout")`.
     """
 
     model: Model
@@ -65,8 +66,10 @@ class Forward:
         return self._apply(name, *features, method="head")
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
-        key = jax.random.fold_in(self.key("dropout"), self.micro)
-        return self.model.apply({"params": self.params}, *args, rngs={"dropout": key}, **kwargs)
+        keys = {"dropout": jax.random.fold_in(self.key("dropout"), self.micro)}
+        if self.train:
+            keys["batch"] = self.key("batch")
+        return self.model.apply({"params": self.params}, *args, rngs=keys, **kwargs)
 
 
 def init_state(

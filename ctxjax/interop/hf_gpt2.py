@@ -15,7 +15,7 @@ import numpy as np
 from ctxjax.config import ConfigError
 from ctxjax.interop.files import Published, field, inside, read_json, size, take, write_json, write_safetensors
 from ctxjax.interop.hf_bert import CONFIG, WEIGHTS, read_arrays
-from ctxjax.text import byte_files, open_tokenizer
+from ctxjax.text import bpe_files, open_tokenizer
 from ctxjax.text.byte_bpe import ByteBPE
 
 KIND = "gpt2"
@@ -143,7 +143,7 @@ def write(folder: str | os.PathLike[str], model: Published) -> tuple[str, ...]:
     tokenizer, notes = model.tokenizer, ()
     if isinstance(tokenizer, ByteBPE):
         described |= dict.fromkeys(("bos_token_id", "eos_token_id"), tokenizer.end_id)
-        byte_files.write_published(folder, tokenizer.pieces, tokenizer.merges)
+        bpe_files.write_published(folder, tokenizer.pieces, tokenizer.merges)
         write_json(
             folder / "tokenizer_config.json",
             {"tokenizer_class": "GPT2Tokenizer", "model_max_length": config["max_len"]},

@@ -1,5 +1,5 @@
-"""Self-attention and the two-layer MLP of a Transformer block, as BERT and the GPTs share them; the order of norms,
-dropout and residual sums is each model's own.
+"""Self-attention and the two-layer MLP of a Transformer block, as BERT and the GPTs share them, and the order of norms,
+dropout and residual sums that BERT and GPT have; GPT-2's is its own.
 
 Reference: Vaswani et al. 2017, "Attention Is All You Need".
 """
@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ctxjax.models.layers.attention import attention
-from ctxjax.models.layers.core import Dense, affine, truncated_normal
-from ctxjax.models.layers.dropout import Stream
+from ctxjax.models.layers.core import Dense, LayerNorm, affine, truncated_normal
+from ctxjax.models.layers.dropout import Stream, dropout
 
 Initializer = jax.nn.initializers.Initializer
 
@@ -112,3 +112,45 @@ class MLP(nn.Module):
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         return self.out(gelu(getattr(self, "in")(x), self.activation))
+
+
+class PostNorm(nn.Module):
+    """Attention and MLP, each followed by dropout, the residual sum and LayerNorm."""
+
+    width: int
+    num_heads: int
+    mlp_dim: int
+    dropout: float
+    attention_dropout: float
+    implementation: str | None
+    kinds: Mapping[str, Any]
+    activation: str = "gelu_tanh"
+    causal: bool = False
+    init: Initializer = truncated_normal(0.02)
+    epsilon: float = 1e-12
+
+    def setup(self) -> None:
+        self.attention = Attention(
+            self.width,
+            self.num_heads,
+            self.attention_dropout,
+            self.implementation,
+            self.kinds,
+            self.causal,
+            self.init,
+            self.init,
+        )
+        self.attention_norm = LayerNorm(self.width, self.epsilon, **self.kinds)
+        self.mlp = MLP(self.width, self.mlp_dim, self.activation, self.kinds, self.init, self.init)
+        self.mlp_norm = LayerNorm(self.width, self.epsilon, **self.kinds)
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        mask: Bool[Array, "B T"] | None,
+        rng: Stream | None,
+        cache: Cache | None = None,
+    ) -> tuple[Float[Array, "B T D"], Cache | None]:
+        mixed, cache = self.attention(x, mask, rng, cache)
+        x = self.attention_norm(x + dropout(mixed, self.dropout, rng, "attention_out"))
+        return self.mlp_norm(x + dropout(self.mlp(x), self.dropout, rng, "mlp_out")), cache
