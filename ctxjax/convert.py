@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ctxjax.interop.files import Published
 
 FORMATS = {
-    "hf": ("bert", "gpt2"),
+    "hf": ("bert", "gpt", "gpt2"),
     "elmo": ("bilm",),
     "arpa": ("ngram",),
     "ctxjax": (),
@@ -34,7 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "source",
         metavar="SRC",
-        help="a run folder, a Hugging Face BERT or GPT-2 folder, an ELMo folder (or its HDF5 weights), an ARPA "
+        help="a run folder, a Hugging Face BERT, GPT or GPT-2 folder, an ELMo folder (or its HDF5 weights), an ARPA "
         "file, or a TensorFlow BERT checkpoint (folder or prefix; needs TensorFlow, extra [tf])",
     )
     parser.add_argument("target", metavar="DST", help="a folder that does not exist yet, or is empty; a file for arpa")

@@ -379,7 +379,7 @@ def load(
     """Open a model for use.
 
     Args:
-      path: a run folder of ours (or one of its steps), a Hugging Face BERT or GPT-2 folder (config.json,
+      path: a run folder of ours (or one of its steps), a Hugging Face BERT, GPT or GPT-2 folder (config.json,
         model.safetensors and a vocabulary), an ELMo folder (options.json and HDF5 weights; or the path of those), or an
         n-gram model in an ARPA file.
       step: of a run: which checkpoint; the newest by default.
