@@ -2,8 +2,8 @@
 
 `name` picks the rule. The ones that Optax does not have as published are here: Adam without bias correction (BERT) and
 with it on the decay too (GPT), LAMB with the clip and the exemptions of NVIDIA's implementation, Adagrad as TensorFlow
-computes it (ELMo). Every slot of the state is a tree with the paths of the parameters, so that sharding rules reach it by
-name.
+computes it (ELMo). Every slot of the state is a tree with the paths of the parameters, so that sharding rules reach it
+by name.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """GPT in Hugging Face's layout ("openai-gpt"): config.json, model.safetensors and the BPE's files <-> our parameters.
 
 The layers are named as GPT-2's are. The output layer is tied and left out. Their "gelu" is here the tanh approximation.
-Their dropout of the embedding is of each token's sum; here, as in the released code, of the table, which changes nothing
-outside training.
+Their dropout of the embedding is of each token's sum; here, as in the released code, of the table. Outside training they
+are the same.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """GPT, a left-to-right Transformer that normalises after each residual sum; one table for words and places.
 
-The rows of tokens, of special pieces and of positions are one table in the released code: it is dropped as a whole, once
-a batch, and the softmax is taken over the dropped table, positions and all. Here the two parts are parameters of their
-own (as Hugging Face has them), joined where the table is used; special pieces are the last ones of the vocabulary.
+The rows of tokens, special pieces and positions are one table in the released code: it is dropped as a whole, once a
+batch, and the softmax is taken over the dropped table, positions and all. Here tokens and positions are parameters of
+their own, as Hugging Face has them, so that rows are found by piece; they are joined where the table is used. Special
+pieces are the last ones of the vocabulary (`ctxjax/text/bpe.py`).
 
 Reference: Radford et al. 2018, "Improving Language Understanding by Generative Pre-Training"; train.py of
 openai/finetune-transformer-lm.

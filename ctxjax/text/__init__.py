@@ -1,4 +1,4 @@
-"""Text to pieces with character offsets: WordPiece, BPE of characters and of bytes, words, characters, sentences. No JAX here."""
+"""Text to pieces with character offsets: WordPiece, BPE, byte-level BPE, words, characters, sentences. No JAX here."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The files of a BPE vocabulary, of bytes or of characters: pieces as JSON, merges one a line.
 
-OpenAI calls them `encoder.json` and `vocab.bpe` (GPT-2) or `encoder_bpe_40000.json` and `vocab_40000.bpe` (GPT), Hugging
-Face `vocab.json` and `merges.txt`; the layout is the same.
+OpenAI calls them `encoder.json` and `vocab.bpe` (GPT-2) or `encoder_bpe_40000.json` and `vocab_40000.bpe` (GPT),
+Hugging Face `vocab.json` and `merges.txt`; the layout is the same.
 """
 
 from __future__ import annotations

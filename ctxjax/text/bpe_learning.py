@@ -51,7 +51,9 @@ def _alphabet(counts: Mapping[str, int], size: int) -> list[str]:
     """The most frequent characters; with and without the mark they take at most half the vocabulary or 1,000 pieces."""
     room = size - 2
     if room < 2:
-        raise ConfigError(f"a vocabulary of {size} pieces has no room for characters; {UNKNOWN} and the line break are 2")
+        raise ConfigError(
+            f"a vocabulary of {size} pieces has no room for characters beside {UNKNOWN} and the line break"
+        )
     seen: collections.Counter[str] = collections.Counter()
     for word, count in counts.items():
         for char in word:

@@ -1,4 +1,4 @@
-"""Tokenizers of basic tokens: a text is cleaned and split by BERT's rules, then every word is cut into pieces by itself.
+"""Tokenizers of basic tokens: a text is cleaned and split by BERT's rules, then each word is cut into pieces by itself.
 
 WordPiece and GPT's BPE differ in how they cut a word; offsets, look-ups and sentences are the same and are here.
 """

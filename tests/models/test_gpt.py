@@ -58,7 +58,9 @@ def released(params, tokens, depth, heads, table):
         w = w * b + -1e9 * (1 - b)
         w = np.exp(w - w.max(-1, keepdims=True))
         a = (w / w.sum(-1, keepdims=True)) @ v
-        n = normalised(h + product(a.transpose(0, 2, 1, 3).reshape(h.shape), layer["attention"]["out"]), layer["attention_norm"])
+        n = normalised(
+            h + product(a.transpose(0, 2, 1, 3).reshape(h.shape), layer["attention"]["out"]), layer["attention_norm"]
+        )
         x = product(n, layer["mlp"]["in"])
         x = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
         h = normalised(n + product(x, layer["mlp"]["out"]), layer["mlp_norm"])

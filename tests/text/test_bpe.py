@@ -151,7 +151,10 @@ def test_special_pieces_are_rows_behind_the_vocabulary(tmp_path):
     assert grown.encode(text).ids.tolist() == BPE.encode(text).ids.tolist()
     encoding = grown.encode(text, special=True)
     assert encoding.pieces == ["<start>", "the</w>", "<classify>"] and encoding.words.tolist() == [0, 1, 2]
-    assert encoding.offsets.tolist() == [[0, 7], [7, 10], [11, 21]] and grown.decode(encoding.ids) == "<start> the <classify>"
+    assert (
+        encoding.offsets.tolist() == [[0, 7], [7, 10], [11, 21]]
+        and grown.decode(encoding.ids) == "<start> the <classify>"
+    )
     grown.save(tmp_path)
     again = open_tokenizer(tmp_path)
     assert again.digest() == grown.digest() != BPE.digest() and again.pieces == grown.pieces
@@ -191,7 +194,9 @@ def test_opens_published_files_and_its_own(tmp_path):
     again = open_tokenizer(tmp_path / "saved")
     assert again.digest() == CASED.digest() and again.options() == {"lowercase": False, "special": []}
     sent = pickle.loads(pickle.dumps(CASED))
-    assert sent.digest() == CASED.digest() and sent.encode(SAMPLE[0]).ids.tolist() == CASED.encode(SAMPLE[0]).ids.tolist()
+    assert (
+        sent.digest() == CASED.digest() and sent.encode(SAMPLE[0]).ids.tolist() == CASED.encode(SAMPLE[0]).ids.tolist()
+    )
 
 
 @pytest.mark.parametrize(
