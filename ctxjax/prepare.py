@@ -38,7 +38,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--vocab",
         metavar="FILE",
-        help="use this vocab.txt or encoder.json (its vocab.bpe beside it), or the tokenizer folder of another corpus",
+        help="use this vocab.txt or encoder.json (its merges beside it), or the tokenizer folder of another corpus",
     )
     parser.add_argument(
         "--vocab_size",

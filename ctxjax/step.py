@@ -40,8 +40,8 @@ class Forward:
     """A model bound to parameters, keys and mode; an objective sees nothing else of a model.
 
     Draws that a whole batch shares (the negatives of a sampled softmax) come from the step's key, so that they do not
-    depend on how the batch is split; dropout, which is drawn for each row, comes from the micro-batch's. In a model they
-    are `make_rng("batch")`, which there is in training alone, and `make_rng("dropout")`.
+    depend on how the batch is split; dropout, which is drawn for each row, comes from the micro-batch's. A model has
+    them as `make_rng("batch")`, in training alone, and `make_rng("dropout")`.
     """
 
     model: Model

@@ -1,8 +1,7 @@
 """GPT in Hugging Face's layout ("openai-gpt"): config.json, model.safetensors and the BPE's files <-> our parameters.
 
-The layers are named as GPT-2's are. The output layer is tied and left out. Their "gelu" is here the tanh approximation.
-Their dropout of the embedding is of each token's sum; here, as in the released code, of the table. Outside training they
-are the same.
+The layers are named as GPT-2's are. The output layer is tied and left out. Their "gelu" is the tanh approximation. They
+drop the sum of each token and its place; here, as in the released code, it is the table that is dropped.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""GPT: the published count, the released code's forward pass in NumPy, and its dropped table, which the softmax sees."""
+"""GPT: the published count, the released code's forward pass in NumPy, the dropped table that the softmax sees."""
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from ctxjax import optim, tree
 from ctxjax.models import gpt
 from ctxjax.objectives import causal_lm
 from ctxjax.step import Forward, init_state, make_eval_step, make_train_step
+from tests.programs.test_plan import products
 
 KEY = jax.random.key(0)
 TOKENS = {"tokens": jnp.zeros((1, 8), jnp.int32)}
@@ -145,6 +146,14 @@ def test_one_draw_serves_all_parts_of_a_batch(made):
         np.testing.assert_allclose(left, right, atol=2e-6)
     losses = {float(whole(state.replace(step=state.step + i), batch, jax.random.key(3))[1]["loss"]) for i in range(3)}
     assert len(losses) == 3  # another draw every step
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_flops_are_those_of_its_products(joint):
+    model, objective, batch = gpt.tiny().clone(joint_softmax=joint), causal_lm.Objective(), causal_lm.example()[2]
+    params = jax.eval_shape(lambda: initial(model))
+    traced = jax.make_jaxpr(lambda params: objective(Forward(model, params, KEY, train=True), batch))(params)
+    assert objective.flops(model, batch) == pytest.approx(products(traced.jaxpr), rel=0.03)
 
 
 def test_the_table_has_a_gradient_through_its_mask_alone(made):
