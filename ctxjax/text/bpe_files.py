@@ -26,7 +26,7 @@ def read_published(path: str | os.PathLike[str]) -> tuple[list[str], list[tuple[
     """
     path = pathlib.Path(path)
     if path.name not in PUBLISHED:
-        raise ConfigError(f"vocabulary {path} is JSON, but is called neither {' nor '.join(PUBLISHED)}")
+        raise ConfigError(f"vocabulary {path} is JSON, but is called none of {', '.join(PUBLISHED)}")
     try:
         ids = json.loads(path.read_bytes())
     except ValueError as error:
