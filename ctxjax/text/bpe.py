@@ -3,11 +3,12 @@
 Within a word the merge that was learned first is made, until none is left; Hugging Face's `tokenizers` does it. What no
 merge reaches and the vocabulary lacks is `<unk>`, one for every such character.
 
-The released code repairs a text with ftfy, splits it with spaCy and spaces its punctuation. Here it is split as BERT
-splits it, which is what Hugging Face's OpenAIGPTTokenizer does without those packages. The splits differ in punctuation
-that spaCy keeps together ("mr.", "'s", "..."), so ids may differ from the released code's there. White space is lost,
-and so are line breaks, which the released code makes a piece of their own, `\\n</w>`. No text gives that piece here; it
-is what stands between two documents, since it is the only mark of a break that the released weights have seen.
+The released code repairs a text with ftfy, splits it with spaCy and spaces its punctuation. Here its quotes, dashes and
+ellipses become the plain signs that its vocabulary has (`standardize`), and it is split as BERT splits it, which is all
+that Hugging Face's OpenAIGPTTokenizer does without those packages. The splits differ in punctuation that spaCy keeps
+together ("mr.", "'s", "..."), so ids may differ from the released code's there. White space is lost, and so are line
+breaks, which the released code makes a piece of their own, `\\n</w>`. No text gives that piece here; it is what stands
+between two documents, since it is the only mark of a break that the released weights have seen.
 
 An official vocabulary is taken as it is, ids and all. Fine-tuning's `<start>`, `<delimiter>` and `<classify>` are
 `special` pieces behind it: rows more of the same table, fresh where a smaller table is read into it.
@@ -28,11 +29,22 @@ from ctxjax.config import ConfigError
 from ctxjax.text.bpe_files import MERGES, PIECES, merges_text, pieces_text
 from ctxjax.text.byte_bpe import repaired
 from ctxjax.text.pieces import BasicPieces, Match
-from ctxjax.text.tokenizer import SETTINGS, digest_of, settings_text, write_files
+from ctxjax.text.tokenizer import SETTINGS, Encoding, Sentences, digest_of, settings_text, write_files
 
 UNKNOWN = "<unk>"
 END_OF_WORD = "</w>"
 LINE_BREAK = f"\n{END_OF_WORD}"
+ELLIPSIS = "\u2026"  # punctuation, so always a basic token of its own
+_PLAIN = (
+    dict.fromkeys(map(ord, "\u02bc\u2018\u2019\u201a\u201b\u00b4"), "'")
+    | dict.fromkeys(map(ord, "\u201c\u201d\u201e\u201f"), '"')
+    | dict.fromkeys(map(ord, "\u2013\u2014\u2015"), "-")
+)
+
+
+def plain(text: str) -> str:
+    """The text with straight quotes, and hyphens for dashes; character by character, so places stay."""
+    return text if text.isascii() else text.translate(_PLAIN)
 
 
 class BPE(BasicPieces):
@@ -46,19 +58,22 @@ class BPE(BasicPieces):
         merges: Iterable[Sequence[str]],
         lowercase: bool = True,
         special: Sequence[str] = (),
+        standardize: bool = True,
     ):
         """Args:
           pieces: id -> piece.
           merges: pairs of pieces, the first one to be made first.
           lowercase: lower-case and strip accents, as the published vocabulary wants it.
           special: pieces that no text gives; those that are not among `pieces` get the ids behind them.
+          standardize: read quotes as straight ones, dashes as "-" and an ellipsis as "...", as ftfy and the released
+            code do; False is Hugging Face's way without ftfy, where they are unknown to the published vocabulary.
 
         Raises:
           ConfigError: `<unk>` or the line break is missing, a piece stands twice, or a merge is of what are no pieces.
         """
         known = set(pieces)
         super().__init__([*pieces, *(piece for piece in special if piece not in known)], lowercase, special)
-        self.merges = [(left, right) for left, right in merges]
+        self.merges, self.standardize = [(left, right) for left, right in merges], bool(standardize)
         self._check()
         self.unk_id, self.end_id = self.ids[UNKNOWN], self.ids[LINE_BREAK]
         self._engine = tokenizers.Tokenizer(
@@ -79,11 +94,11 @@ class BPE(BasicPieces):
                     raise ConfigError(f"the merge of {left!r} and {right!r} has no piece {piece!r} in the vocabulary")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (BPE, (self.pieces, self.merges, self.lowercase, self.specials))
+        return (BPE, (self.pieces, self.merges, self.lowercase, self.specials, self.standardize))
 
     def options(self) -> dict[str, Any]:
         """Keyword arguments that, with the pieces and merges, make this tokenizer again."""
-        return {"lowercase": self.lowercase, "special": list(self.specials)}
+        return {"lowercase": self.lowercase, "special": list(self.specials), "standardize": self.standardize}
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write `vocab.json`, since a piece holds a line break, `merges.txt` and `tokenizer.json`."""
@@ -100,8 +115,22 @@ class BPE(BasicPieces):
         pieces = [self.pieces[int(i)] for i in ids]
         return "".join(shown.get(piece, piece.replace(END_OF_WORD, " ")) for piece in pieces).strip()
 
+    def encode(self, text: str, special: bool = False) -> Encoding:
+        """Pieces of a text with offsets into it; `words` counts its basic tokens. See `BasicPieces.encode`."""
+        return super().encode(plain(text) if self.standardize else text, special)
+
+    def encode_sentences(self, sentences: Sequence[str]) -> Sentences:
+        """Ids of many sentences, fast and without offsets: the same ids as `encode` of each."""
+        return super().encode_sentences([plain(text) for text in sentences] if self.standardize else sentences)
+
+    def split_words(self, text: str) -> list[tuple[int, int]]:
+        """Start and end of every basic token, the words that `encode` counts."""
+        return super().split_words(plain(text) if self.standardize else text)
+
     def match(self, word: str) -> Match:
         """(id, start, end) of every piece; a character that has none is an `<unk>`."""
+        if word == ELLIPSIS and self.standardize:
+            return [(piece, 0, 1) for piece in self._engine.encode("...").ids]
         found = self._engine.encode(repaired(word))
         return [(piece, start, end) for piece, (start, end) in zip(found.ids, found.offsets)]
 
@@ -121,5 +150,5 @@ def learn(texts: Iterable[str], size: int, lowercase: bool = True) -> BPE:
 
     counts: dict[str, int] = {}
     for text in texts:
-        learning.count_words(text, lowercase, counts)
+        learning.count_words(plain(text), lowercase, counts)
     return BPE(*bpe_learning.learn_pieces(counts, size), lowercase)

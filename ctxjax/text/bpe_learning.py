@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 
 from ctxjax.config import ConfigError
-from ctxjax.text.bpe import END_OF_WORD, LINE_BREAK, UNKNOWN
+from ctxjax.text.bpe import ELLIPSIS, END_OF_WORD, LINE_BREAK, UNKNOWN
 from ctxjax.text.learning import lines
 
 
@@ -20,7 +20,7 @@ def learn_pieces(counts: Mapping[str, int], size: int) -> tuple[list[str], list[
     """The pieces of a vocabulary in the order of their ids, and the merges in the order they were learned.
 
     Args:
-      counts: basic token -> how often it stands in the training text.
+      counts: basic token -> how often it stands in the training text, its signs made plain.
       size: number of pieces, `<unk>` and the line break included.
 
     Raises:
@@ -30,6 +30,8 @@ def learn_pieces(counts: Mapping[str, int], size: int) -> tuple[list[str], list[
 
     if not counts:
         raise ConfigError("there is no word to learn a vocabulary from")
+    if ELLIPSIS in counts:
+        counts = {word: n for word, n in counts.items() if word != ELLIPSIS} | {"...": counts[ELLIPSIS]}
     characters = _alphabet(counts, size)
     known = set(characters)
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix=END_OF_WORD))

@@ -19,18 +19,27 @@ from tests.text import oracle
 
 SAMPLE = [
     "The unable words don't, they're; I'll say “we’ve” 12,345.67 times: naïve café, NAÏVE CAFÉ!",
-    "the them there then unthen 中文字 word。中文 the，able中s the\tthe \n the ababab abab aaaa aaa",
+    "the them there then… unthen… 中文字 word。中文 the，able中s the\tthe \n the ababab abab aaaa aaa",
 ]
 BPE = bpe.learn(SAMPLE * 3, 170)
 CASED = bpe.learn(SAMPLE * 3, 170, lowercase=False)
+AS_THEY_ARE = [bpe.BPE(one.pieces, one.merges, one.lowercase, standardize=False) for one in (BPE, CASED)]
 SPECIAL = ("<start>", "<delimiter>", "<classify>")
+
+
+def basic_tokens(text, lowercase):
+    """With the signs that text_utils.py and ftfy replace."""
+    for signs, sign in (("ʼ‘’‚‛´", "'"), ("“”„‟", '"'), ("–—―", "-")):
+        for odd in signs:
+            text = text.replace(odd, sign)
+    return [token.replace("…", "...") for token in oracle.basic_tokens(text, lowercase)]
 
 
 def published(text, tokenizer):
     """text_utils.py: all places of the pair that was learned first, until no pair was learned."""
     ranks = {pair: rank for rank, pair in enumerate(tokenizer.merges)}
     pieces = []
-    for token in oracle.basic_tokens(text, tokenizer.lowercase):
+    for token in (basic_tokens if tokenizer.standardize else oracle.basic_tokens)(text, tokenizer.lowercase):
         parts = [*token[:-1], token[-1] + "</w>"]
         while pairs := [pair for pair in itertools.pairwise(parts) if pair in ranks]:
             left, right = min(pairs, key=ranks.__getitem__)
@@ -56,9 +65,9 @@ def theirs(tokenizer):
     return made
 
 
-THEIRS = {tokenizer.lowercase: theirs(tokenizer) for tokenizer in (BPE, CASED)}
+THEIRS = {tokenizer.lowercase: theirs(tokenizer) for tokenizer in AS_THEY_ARE}
 ODD = (
-    "aAzéÉ ΣσßİK'’.,-$…。中文豈あ한 \t\n\r\x00\x01\x0b\x1c\x7f\x85\xa0\xad½²Ⅷ٣\u0301\u0903\u1680\u180e"
+    "aAzéÉ ΣσßİK'’´“—.,-$…。中文豈あ한 \t\n\r\x00\x01\x0b\x1c\x7f\x85\xa0\xad½²Ⅷ٣\u0301\u0903\u1680\u180e"
     "\u2003\u200b\u2028\u202f\u3000\ufeff\ufffd\ue000\U0001f600\U0001f468\u200d\U00020000"
 )
 COMMON = "don't we've theunable 12 '' ababab</w> <unk>\n\n"
@@ -82,7 +91,7 @@ old_texts = st.lists(anything.filter(lambda part: all(map(is_old, part))), max_s
 @given(text=texts)
 @example("ababab aaaa the</w> <unk> \n</w> İΣ\u0301 a\u0301\u0323中")
 def test_equals_the_published_algorithm(text):
-    for tokenizer in (BPE, CASED):
+    for tokenizer in (BPE, CASED, *AS_THEY_ARE):
         expected = published(text, tokenizer)
         assert tokenizer.encode(text).pieces == expected
         assert [tokenizer.pieces[i] for i in tokenizer.encode_sentences([text]).ids] == expected
@@ -91,21 +100,25 @@ def test_equals_the_published_algorithm(text):
 @settings(max_examples=300)
 @given(text=old_texts)
 def test_equals_hugging_face(text):
-    for tokenizer in (BPE, CASED):
+    for tokenizer in AS_THEY_ARE:
         assert tokenizer.encode(text).ids.tolist() == THEIRS[tokenizer.lowercase].encode(text).ids
 
 
 @settings(max_examples=200)
 @given(text=texts)
 def test_offsets_are_of_the_given_characters(text):
-    for tokenizer in (BPE, CASED):
+    for tokenizer in (BPE, AS_THEY_ARE[1]):
         encoding, spans = tokenizer.encode(text), tokenizer.split_words(text)
         starts, ends = encoding.offsets[:, 0], encoding.offsets[:, 1]
         assert (starts < ends).all() and (np.diff(encoding.words) >= 0).all()
         assert {*encoding.words.tolist()} == set(range(len(spans)))
         for piece, word, start, end in zip(encoding.pieces, encoding.words.tolist(), starts, ends):
             assert spans[word][0] <= start and end <= spans[word][1]
-            if tokenizer is CASED and piece != "<unk>" and end - start == len(bare := piece.removesuffix("</w>")):
+            if (
+                not tokenizer.standardize
+                and piece != "<unk>"
+                and end - start == len(bare := piece.removesuffix("</w>"))
+            ):
                 assert text[start:end] == bare
 
 
@@ -127,7 +140,7 @@ def test_pieces_and_words():
     assert BPE.decode(encoding.ids) == "the then , <unk> 中 the"
     words = BPE.encode_words(["Then", "\x00", "don't"])
     assert words.words.tolist()[:2] == [0, 1] and words.ids[1] == BPE.unk_id and {*words.words.tolist()} == {0, 1, 2}
-    assert BPE.decode(BPE.encode(SAMPLE[0]).ids) == " ".join(oracle.basic_tokens(SAMPLE[0], True))
+    assert BPE.decode(BPE.encode(SAMPLE[0]).ids) == " ".join(basic_tokens(SAMPLE[0], True))
     for encoded in (BPE.encode("a\ud800b").ids, BPE.encode_sentences(["a\ud800b"]).ids):
         assert [BPE.pieces[i] for i in encoded] == ["a", "<unk>", "b</w>"]
 
@@ -136,6 +149,14 @@ def test_an_unknown_character_is_one_piece_and_its_neighbours_are_kept():
     word = "the☃then"
     assert BPE.encode(word).pieces == published(word, BPE) and BPE.encode(word).pieces.count("<unk>") == 1
     assert BPE.encode("☃☃").offsets.tolist() == [[0, 1], [1, 2]]
+
+
+def test_signs_are_made_plain_in_their_places():
+    encoding, straight = BPE.encode("“don’t—the"), BPE.encode("\"don't-the")
+    assert encoding.ids.tolist() == straight.ids.tolist() and (encoding.offsets == straight.offsets).all()
+    dots = BPE.encode("the… then")
+    assert dots.pieces == ["the</w>", *published("…", BPE), "then</w>"] and "<unk>" not in dots.pieces
+    assert {*map(tuple, dots.offsets[1:-1].tolist())} == {(3, 4)} and dots.offsets[-1].tolist() == [5, 9]
 
 
 def test_long_words_are_exact():
@@ -192,7 +213,11 @@ def test_opens_published_files_and_its_own(tmp_path):
     CASED.save(tmp_path / "saved")
     assert {path.name for path in (tmp_path / "saved").iterdir()} == {"vocab.json", "merges.txt", "tokenizer.json"}
     again = open_tokenizer(tmp_path / "saved")
-    assert again.digest() == CASED.digest() and again.options() == {"lowercase": False, "special": []}
+    assert again.digest() == CASED.digest() and again.options() == {
+        "lowercase": False,
+        "special": [],
+        "standardize": True,
+    }
     sent = pickle.loads(pickle.dumps(CASED))
     assert (
         sent.digest() == CASED.digest() and sent.encode(SAMPLE[0]).ids.tolist() == CASED.encode(SAMPLE[0]).ids.tolist()
@@ -234,7 +259,7 @@ def test_learning_twice_gives_one_digest():
 
 def learned_plainly(texts, size):
     """The most frequent pair, of equal ones that with the lowest ids, until there is no pair that occurs twice."""
-    tokens = [token for text in texts for token in oracle.basic_tokens(text, True)]
+    tokens = [token for text in texts for token in basic_tokens(text, True)]
     count = {char: sum(token.count(char) for token in tokens) for token in tokens for char in token}
     chars = sorted(count, key=lambda char: (-count[char], char))[: min(size - 2, 1000) // 2]
     words = [[*token[:-1], token[-1] + "</w>"] for token in tokens if {*token} <= {*chars}]
@@ -280,8 +305,10 @@ def test_the_published_vocabulary(data_root, tmp_path):
     assert gpt.kind == "bpe" and len(gpt) == 40478 and len(gpt.merges) == 40000
     assert (gpt.unk_id, gpt.end_id, gpt.pieces[1]) == (0, 40477, ".")
     assert gpt.pieces[477:40477] == [left + right for left, right in gpt.merges]  # the order that learning keeps
+    as_it_is = open_tokenizer(data_root / "vocab" / "gpt1", standardize=False)
     for text in SAMPLE:
         assert gpt.encode(text).pieces == published(text, gpt)
-        assert gpt.encode(text).ids.tolist() == theirs(gpt).encode(text).ids
+        assert as_it_is.encode(text).ids.tolist() == theirs(gpt).encode(text).ids
+    assert gpt.encode("“Don’t—” … ´s").pieces == gpt.encode('"don\'t-"').pieces + ["...</w>", "'</w>", "s</w>"]
     gpt.save(tmp_path)
     assert open_tokenizer(tmp_path).digest() == gpt.digest()
