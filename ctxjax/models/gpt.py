@@ -41,9 +41,10 @@ class Model(Causal):
 
     def tables(self, train: bool) -> tuple[Float[Array, "V D"], Float[Array, "M D"]]:
         """The token and the position rows of the table, dropped in training."""
-        table = jnp.concatenate(super().tables(train))
-        if train:
-            table = dropout(table, self.table_dropout, stream(self.make_rng("batch")), "table")
+        if not train:
+            return super().tables(train)
+        rng = stream(self.make_rng("batch"))
+        table = dropout(jnp.concatenate(super().tables(train)), self.table_dropout, rng, "table")
         return table[: self.vocab_size], table[self.vocab_size :]
 
     def readout(self, rows: Float[Array, "N D"]) -> tuple[Array, Array, Array]:

@@ -5,14 +5,17 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import ctxjax
 from ctxjax import config as configs
-from ctxjax import convert, tree
+from ctxjax import convert, transfer, tree
 from ctxjax.config import ConfigError
+from ctxjax.evaluators import words
 from ctxjax.interop import files, hf_gpt
 from ctxjax.interop.hf_gpt2 import shape_of
+from ctxjax.step import init_state
 from ctxjax.text import bpe
 from ctxjax.text.words import SPECIALS, Words
 
@@ -88,8 +91,8 @@ def test_what_the_layout_cannot_hold(tmp_path):
     with pytest.raises(ConfigError, match=r"model\.mlp_dim=32 is not four times model\.width=16"):
         hf_gpt.write(tmp_path / "narrow", random_model(mlp_dim=32))
     assert not (tmp_path / "narrow").exists()
-    words = Words([*SPECIALS, "the"])
-    assert "of kind words" in hf_gpt.write(tmp_path / "words", random_model(words))[0]
+    others = Words([*SPECIALS, "the"])
+    assert "of kind words" in hf_gpt.write(tmp_path / "words", random_model(others))[0]
     cased = bpe.learn([TEXT], 90, lowercase=False)
     assert "keeps case" in hf_gpt.write(tmp_path / "cased", random_model(cased))[0]
     assert ctxjax.load(tmp_path / "cased").tokenizer is None
@@ -130,6 +133,26 @@ def test_to_a_run_and_back_to_hugging_face(folder, tmp_path, model):
     again = ctxjax.load(tmp_path / "hf")
     assert again.tokenizer.digest() == model.tokenizer.digest()
     assert again.score(["the cat"])[0] == model.score(["the cat"])[0]
+
+
+def test_special_pieces_are_fresh_rows_behind_the_known_ones(folder, tmp_path, model):
+    """What fine-tuning starts from."""
+    convert.convert(str(folder), str(tmp_path / "run"), "ctxjax")
+    old = model.tokenizer
+    grown = bpe.BPE(old.pieces, old.merges, special=("<start>", "<delimiter>", "<classify>"))
+    module = configs.build("model", model.config | {"vocab_size": len(grown)})
+    fresh = init_state(module, optax.sgd(0.1), {"tokens": jnp.zeros((1, 3), jnp.int32)}, jax.random.key(0))
+    found = transfer.init_from(fresh, grown, tmp_path / "run", report=lambda line: None)
+    for name, array in tree.flatten(found.params).items():
+        known = tree.flatten(model.params)[name]
+        np.testing.assert_array_equal(array[: len(known)], known)
+        np.testing.assert_array_equal(array[len(known) :], tree.flatten(fresh.params)[name][len(known) :])
+    assert len(found.params["embed"]["tokens"]["embedding"]) == len(old) + 3
+
+
+def test_whole_words_of_the_vocabulary(model):
+    found = words.vocabulary(model.tokenizer, 1000)
+    assert {"the", "cat"} <= {*found} and all(model.tokenizer.ids[f"{word}</w>"] and word.isalpha() for word in found)
 
 
 @pytest.fixture(scope="module")
