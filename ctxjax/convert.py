@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ctxjax.interop.files import Published
 
 FORMATS = {  # the kinds of models each has a place for
-    "hf": ("bert", "gpt2"),
+    "hf": ("bert", "gpt", "gpt2"),
     "elmo": ("bilm",),
     "arpa": ("ngram",),
     "word2vec": ("word2vec", "glove", "fasttext"),
@@ -37,9 +37,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "source",
         metavar="SRC",
-        help="a run folder, a Hugging Face BERT or GPT-2 folder, an ELMo folder (or its HDF5 weights), an ARPA file, a "
-        "file of word vectors (word2vec, GloVe, fastText), or a TensorFlow BERT checkpoint (folder or prefix; needs "
-        "TensorFlow, extra [tf])",
+        help="a run folder, a Hugging Face BERT, GPT or GPT-2 folder, an ELMo folder (or its HDF5 weights), an ARPA "
+        "file, a file of word vectors (word2vec, GloVe, fastText), or a TensorFlow BERT checkpoint (folder or prefix; "
+        "needs TensorFlow, extra [tf])",
     )
     parser.add_argument("target", metavar="DST", help="a folder that does not exist yet, or is empty; a file for arpa")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""A model from any place that holds one: a run of ours, a Hugging Face BERT or GPT-2, ELMo, n-grams, word vectors."""
+"""A model from any place that holds one: a run, Hugging Face's BERT, GPT and GPT-2, ELMo, n-grams, word vectors."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 
 from ctxjax import checkpoint, optim
 from ctxjax.config import ConfigError
-from ctxjax.interop import elmo, fasttext_bin, hf_bert, hf_gpt2, tf_bert, word_vectors
+from ctxjax.interop import elmo, fasttext_bin, hf_bert, hf_gpt, hf_gpt2, tf_bert, word_vectors
 from ctxjax.interop.files import Published, inside, read_json, refuse_pickle
 from ctxjax.ngrams import arpa
 from ctxjax.text import open_tokenizer
 
-HF = {"bert": hf_bert, "gpt2": hf_gpt2}  # by the model_type of a config.json
+HF = {"bert": hf_bert, "gpt": hf_gpt, "gpt2": hf_gpt2}
+_TYPES = {"bert": "bert", "openai-gpt": "gpt", "gpt2": "gpt2"}  # the model_type of a config.json
 _HEADS = {"mlm": "head/mlm", "nsp": "head/nsp", "pooler": "pooler", "softmax": "head/softmax"}
 _EXPECTED = {"bert": ("pooler", "mlm", "nsp"), "bilm": ("softmax",)}
 
@@ -36,9 +37,9 @@ def read(path: str | os.PathLike[str], step: int | None = None) -> tuple[Publish
         raise ConfigError(f"step={step} is given, and {place} is no run folder")
     if place.is_dir() and is_hf(place):
         kind = read_json(place / hf_bert.CONFIG)["model_type"]
-        if kind not in HF:
-            raise ConfigError(f"{place / hf_bert.CONFIG}: model_type={kind!r} is not one of {', '.join(HF)}")
-        return HF[kind].read(place), {}
+        if kind not in _TYPES:
+            raise ConfigError(f"{place / hf_bert.CONFIG}: model_type={kind!r} is not one of {', '.join(_TYPES)}")
+        return HF[_TYPES[kind]].read(place), {}
     if elmo.is_elmo(place):
         return elmo.read(place), {}
     if place.name.endswith((".arpa", ".arpa.gz")):

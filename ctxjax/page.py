@@ -33,8 +33,13 @@ COLUMNS: tuple[tuple[str, str, Callable[[float], str]], ...] = (
     ("word senses", "senses/accuracy", "{:.1%}".format),
 )
 BARS = ("blimp/accuracy", "wordsim/spearman", "simlex/spearman", "analogies/add_total", "senses/accuracy")
+NOTES = """Perplexity is of a model's own pieces on its held-out split, and compares only among models of the same
+pieces; bits a character compare all models that give a text a probability, and flatter those of words, which need not
+spell an unknown one. A masked model's pseudo-likelihood sees both sides of a piece and is no such probability. A word's
+vector is layer 0 of a model that reads the word alone. Dashes: the model cannot do it, or nobody measured it."""
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#222}
-table{border-collapse:collapse;font-size:.85rem}td,th{padding:.25rem .6rem;border-bottom:1px solid #ddd;text-align:right}
+table{border-collapse:collapse;font-size:.85rem}
+td,th{padding:.25rem .6rem;border-bottom:1px solid #ddd;text-align:right}
 th:first-child,td:first-child{text-align:left}thead th{vertical-align:bottom;border-bottom:2px solid #888}
 img{max-width:100%}.best{font-weight:700}.wide{overflow-x:auto}small{color:#666}"""
 
@@ -70,11 +75,7 @@ def page(runs: Mapping[str, Mapping[str, Any]], suite: Mapping[str, Figures]) ->
         f"<p>{len(runs)} models, trained and evaluated alike. {_where(runs)}</p>",
         "<h2>What was trained, and what it knows</h2>",
         f'<div class="wide">{table(runs, suite)}</div>',
-        "<p><small>Perplexity is of a model's own pieces on its held-out split, and compares only among models of the same "
-        "pieces; bits a character compare all models that give a text a probability, and flatter those of words, which "
-        "need not spell an unknown one. A masked model's pseudo-likelihood sees both sides of a piece and is no such "
-        "probability. A word's vector is layer 0 of a model that reads the word alone. Dashes: the model cannot do it."
-        "</small></p>",
+        f"<p><small>{NOTES}</small></p>",
     ]
     for title, figure, text in (
         ("Bars", bars(suite), "The same figures as bars; the line is chance, or what guessing gives."),
@@ -245,8 +246,9 @@ def senses(suite: Mapping[str, Figures]) -> str:
     count, occurrences = first["senses/lemmas"], first["senses/occurrences"]
     return (
         "<h2>One word, two senses</h2>"
-        f"<p>{count:,} lemmas that SemCor attests in exactly two senses, {occurrences:,} occurrences. A static vector is the "
-        "same in both senses, so its nearest neighbours are all other occurrences of the same form, and it can do about "
-        f"as well as the more frequent sense, {baseline:.1%}. Layer 0 of a contextual model is its token layer.</p>"
+        f"<p>{count:,} lemmas that SemCor attests in exactly two senses, {occurrences:,} occurrences. A static vector "
+        "is the same in both senses: its nearest neighbours are all other occurrences of the same form, and it can do "
+        f"about as well as the more frequent sense, {baseline:.1%}. Layer 0 of a contextual model is its token layer."
+        "</p>"
         f"{_picture(figure, 'word senses by layer')}"
     )

@@ -38,19 +38,20 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--field", help="field of JSON objects or TFDS records that holds the text (default: text)")
     parser.add_argument(
         "--tokenizer",
-        choices=("wordpiece", "words", "byte_bpe"),
-        help="kind of vocabulary (default: wordpiece); byte_bpe is GPT-2's and keeps every character of a document",
+        choices=("wordpiece", "words", "bpe", "byte_bpe"),
+        help="kind of vocabulary (default: wordpiece); bpe is GPT's; byte_bpe is GPT-2's and keeps every "
+        "character of a document",
     )
     parser.add_argument(
         "--vocab",
         metavar="FILE",
-        help="use this vocab.txt or encoder.json (its vocab.bpe beside it), or the tokenizer folder of another corpus",
+        help="use this vocab.txt or encoder.json (its merges beside it), or the tokenizer folder of another corpus",
     )
     parser.add_argument(
         "--vocab_size",
         type=int,
         metavar="N",
-        help="learn at most N pieces (default: 30522; words: 793471; byte_bpe: 50257)",
+        help="learn at most N pieces (default: 30522; words: 793471; bpe: 40478; byte_bpe: 50257)",
     )
     parser.add_argument("--min_count", type=int, metavar="N", help="words rarer than that are unknown (default: 1)")
     case = parser.add_mutually_exclusive_group()
@@ -58,7 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--lowercase",
         action="store_true",
         default=None,
-        help="lower-case (default for a learned wordpiece vocabulary; a given one speaks for itself); "
+        help="lower-case (default for a learned wordpiece or bpe vocabulary; a given one speaks for itself); "
         "byte_bpe then gives back the lower-cased text",
     )
     case.add_argument(

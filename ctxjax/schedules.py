@@ -106,15 +106,24 @@ def warmup_linear(
     return warmup_polynomial(total_steps, warmup, 1.0, end, offset, total)
 
 
-def cosine(total_steps: int, warmup: float = 0.0, end: float = 0.0) -> Schedule:
+def cosine(total_steps: int, warmup: float = 0.0, end: float = 0.0, from_start: bool = False) -> Schedule:
     """Linear warm-up, then half a cosine from 1 to `end` over the rest of the run.
 
-    Reference: Loshchilov and Hutter 2017 (one cycle, without restarts).
+    Args:
+      total_steps: where the cosine ends.
+      warmup: updates of linear warm-up.
+      end: the last value as a fraction of the peak.
+      from_start: the cosine is of the whole run, and the warm-up stands in place of its beginning: the rate drops a
+        little where it ends (GPT's released code).
+
+    Reference: Loshchilov and Hutter 2017 (one cycle, without restarts); openai/finetune-transformer-lm, opt.py.
     """
+    first = 0.0 if from_start else warmup
 
     def shape(step: Array) -> Array:
-        done = jnp.clip((step - warmup) / max(total_steps - warmup, 1.0), 0.0, 1.0)
-        return _ramp(step, warmup) * (end + (1.0 - end) * 0.5 * (1.0 + jnp.cos(jnp.pi * done)))
+        done = jnp.clip((step - first) / max(total_steps - first, 1.0), 0.0, 1.0)
+        decay = end + (1.0 - end) * 0.5 * (1.0 + jnp.cos(jnp.pi * done))
+        return jnp.where(step <= warmup, _ramp(step, warmup), decay) if from_start else _ramp(step, warmup) * decay
 
     return shape
 

@@ -39,9 +39,9 @@ class TrainState:
 class Forward:
     """A model bound to parameters, keys and mode; an objective sees nothing else of a model.
 
-    Draws that a whole batch shares (the negatives of a sampled softmax; weights dropped by a model's "shared" key) come
-    from the step's key, so that they do not depend on how the batch is split; dropout, which is drawn for each row,
-    comes from the micro-batch's.
+    Draws that a whole batch shares (the negatives of a sampled softmax, dropped weights) come from the step's key, so
+    that they do not depend on how the batch is split; dropout, drawn for each row, comes from the micro-batch's. A
+    model has them as `make_rng("shared")`, in training alone, and `make_rng("dropout")`.
     """
 
     model: Model
@@ -66,7 +66,9 @@ class Forward:
         return self._apply(name, *features, method="head")
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
-        keys = {"dropout": jax.random.fold_in(self.key("dropout"), self.micro), "shared": self.key("shared")}
+        keys = {"dropout": jax.random.fold_in(self.key("dropout"), self.micro)}
+        if self.train:
+            keys["shared"] = self.key("shared")
         return self.model.apply({"params": self.params}, *args, rngs=keys, **kwargs)
 
 

@@ -66,6 +66,12 @@ def adam_bert(name, gradient, param, slots, step):
     return m / (np.sqrt(v) + 1e-6) + (0.01 * param if name in DECAYED else 0.0)
 
 
+def adam_gpt(name, gradient, param, slots, step):
+    m, v = moments(gradient, slots)
+    factor = np.sqrt(1 - 0.999 ** (step + 1)) / (1 - 0.9 ** (step + 1))
+    return factor * (m / (np.sqrt(v) + 1e-8) + (0.01 * param if name in DECAYED else 0.0))
+
+
 def corrected(name, gradient, param, slots, step, eps, weight_decay):
     m, v = moments(gradient, slots)
     m, v = m / (1 - 0.9 ** (step + 1)), v / (1 - 0.999 ** (step + 1))
@@ -106,6 +112,7 @@ def glove(name, gradient, param, slots, step):
 
 CASES = {
     "adam_bert": (adam_bert, 1.0, {"weight_decay": 0.01}),
+    "adam_gpt": (adam_gpt, 1.0, {"weight_decay": 0.01}),
     "adamw": (functools.partial(corrected, eps=1e-8, weight_decay=0.1), None, {"weight_decay": 0.1}),
     "lamb": (lamb, 1.0, {"weight_decay": 0.01}),
     "lamb/nvlamb": (

@@ -30,6 +30,12 @@ def cosine(step):
     return PEAK * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
+def gpt(step):
+    """opt.py: the warm-up while x <= warmup, else a cosine of the whole run."""
+    x = min(step / TOTAL, 1.0)
+    return PEAK * (x / 0.1 if x <= 0.1 else 0.5 * (1 + math.cos(math.pi * x)))
+
+
 def noam(step):
     """Vaswani et al., equation 3, with the step counted from 1."""
     return 2.0 * 512**-0.5 * min((step + 1) ** -0.5, (step + 1) * WARMUP**-1.5)
@@ -61,6 +67,7 @@ CASES = {
     "warmup_linear_percent": (bert, PEAK, {"name": "warmup_linear", "warmup": "10 percent"}),
     "lamb": (nvidia, PEAK, {"name": "warmup_polynomial", "warmup": "28.43 percent", "power": 0.5, "offset": 1}),
     "cosine": (cosine, PEAK, {"name": "cosine", "warmup": "100 steps", "end": 0.1}),
+    "gpt": (gpt, PEAK, {"name": "cosine", "warmup": "100 steps", "from_start": True}),
     "noam": (noam, 2.0, {"name": "inverse_sqrt", "warmup": "100 steps", "width": 512}),
     "stable": (
         stable,

@@ -200,6 +200,10 @@ def _learn(
     _say(f"learning {kind} vocabulary from {sum(counts.values()):,} words, {len(counts):,} distinct")
     if kind == "words":
         made: Tokenizer = words.Words(words.learn_pieces(counts, size, settings.min_count), lowercase, split)
+    elif kind == "bpe":
+        from ctxjax.text import bpe, bpe_learning
+
+        made = bpe.BPE(*bpe_learning.learn_pieces(counts, size), lowercase)
     elif kind == "byte_bpe":
         from ctxjax.text import byte_bpe, byte_learning
 

@@ -1,7 +1,7 @@
 """A prepared corpus: tokenised documents with sentence boundaries, written once and read by every model's source.
 
     DIR/manifest.json                            counts, what was dropped, a digest of every file; written last
-    DIR/tokenizer/{tokenizer.json,vocab.txt}     and merges.txt for byte-level BPE
+    DIR/tokenizer/{tokenizer.json,vocab.txt}     with merges.txt and vocab.json for BPE
     DIR/{split}-00000-of-00004.array_record      the shards of the splits "train" and "heldout"
     DIR/{split}.sentences.npy                    int64 [sentences + 1], cumulative tokens
     DIR/{split}.documents.npy                    int64 [documents + 1], cumulative sentences

@@ -60,6 +60,10 @@ def make_tokenizer(kind: str):
         from ctxjax.text import byte_bpe
 
         return byte_bpe.learn((" ".join(text) for text in documents(100)), 257 + WORDS)
+    if kind == "bpe":
+        from ctxjax.text import bpe
+
+        return bpe.learn((" ".join(text) for text in documents(100)), 60 + WORDS)
     counts = collections.Counter(word for text in documents(100) for sentence in text for word in sentence.split())
     frequent = [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
     if kind == "words":

@@ -96,6 +96,10 @@ def count_piece(
                 continue
             if kind == "words":
                 words.count_words(document.text, lowercase, split, counts)
+            elif kind == "bpe":
+                from ctxjax.text import bpe
+
+                learning.count_words(bpe.plain(document.text), lowercase, counts)
             elif kind == "byte_bpe":
                 from ctxjax.text import byte_learning
 

@@ -17,7 +17,7 @@ from ctxjax.text import open_tokenizer
 from ctxjax.text.tokenizer import Tokenizer
 
 WORK = ".prepare"
-SIZES = {"wordpiece": 30522, "words": 793471, "byte_bpe": 50257}  # of the published vocabularies
+SIZES = {"wordpiece": 30522, "words": 793471, "bpe": 40478, "byte_bpe": 50257}  # of the published vocabularies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +121,7 @@ def make_plan(
         vocabulary = {
             "tokenizer": kind,
             "vocab_size": settings.vocab_size or SIZES[kind],
-            "lowercase": settings.lowercase if settings.lowercase is not None else kind == "wordpiece",
+            "lowercase": settings.lowercase if settings.lowercase is not None else kind in ("wordpiece", "bpe"),
         }
         if kind == "words":
             vocabulary |= {"min_count": settings.min_count, "word_split": settings.word_split or "rules"}

@@ -48,6 +48,9 @@ def vocabulary(tokenizer: Any, most: int) -> list[str]:
     pieces = tokenizer.pieces
     if tokenizer.kind == "wordpiece":
         found = (piece for piece in pieces if piece.isalpha() and not piece.startswith("##"))
+    elif tokenizer.kind == "bpe":
+        found = (piece.removesuffix("</w>") for piece in pieces if piece.endswith("</w>"))
+        found = (word for word in found if word.isalpha())
     elif tokenizer.kind == "byte_bpe":
         found = (tokenizer.decode([i])[1:] for i, piece in enumerate(pieces) if piece.startswith("Ġ"))
         found = (word for word in found if word.isalpha())

@@ -15,8 +15,9 @@ import numpy as np
 from ctxjax.config import ConfigError
 from ctxjax.interop.files import Published, field, inside, read_json, size, take, write_json, write_safetensors
 from ctxjax.interop.hf_bert import CONFIG, WEIGHTS, read_arrays
-from ctxjax.text import byte_files, open_tokenizer
+from ctxjax.text import bpe_files, open_tokenizer
 from ctxjax.text.byte_bpe import ByteBPE
+from ctxjax.text.tokenizer import Tokenizer
 
 KIND = "gpt2"
 EPSILON = 1e-5
@@ -37,6 +38,12 @@ def names(depth: int) -> dict[str, str]:
     """Our path -> their name, without `transformer.`; those of query, key and value share theirs."""
     found = {"embed/tokens/embedding": "wte.weight", "embed/positions/embedding": "wpe.weight"}
     found |= {"norm/scale": "ln_f.weight", "norm/bias": "ln_f.bias"}
+    return found | layer_names(depth)
+
+
+def layer_names(depth: int) -> dict[str, str]:
+    """The same of the layers alone, which GPT names alike."""
+    found: dict[str, str] = {}
     for i in range(depth):
         for ours, theirs in (("attention_norm", "ln_1"), ("mlp_norm", "ln_2")):
             found |= {f"layer_{i}/{ours}/scale": f"h.{i}.{theirs}.weight"}
@@ -68,32 +75,48 @@ def read(folder: str | os.PathLike[str]) -> Published:
     """
     folder = pathlib.Path(folder)
     config = read_config(read_json(inside(folder, CONFIG)), folder / CONFIG)
+    params, notes = read_params(folder, config, names(config["depth"]))
+    return Published(config, params, read_tokenizer(folder, config), (), notes)
+
+
+def read_params(
+    folder: pathlib.Path, config: Mapping[str, Any], wanted: Mapping[str, str]
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """The parameters under our paths, and one sentence if something was left out.
+
+    Args:
+      wanted: our path -> their name.
+    """
     where, arrays = read_arrays(folder)
     renamed = {name.removeprefix("transformer."): array for name, array in arrays.items()}
     params: dict[str, np.ndarray] = {}
-    for path, name in names(config["depth"]).items():
+    for path, name in wanted.items():
         shape, part = shape_of(path, config), path.split("/")[-2]
         if part in _PARTS:
             fused = take(renamed, name, (*shape[:-1], 3 * shape[-1]), where)
             params[path] = np.ascontiguousarray(np.split(fused, 3, axis=-1)[_PARTS.index(part)])
         else:
             params[path] = take(renamed, name, shape, where)
-    tied = renamed.get("lm_head.weight")
-    if tied is not None and not np.array_equal(np.asarray(tied, np.float32), params["embed/tokens/embedding"]):
-        raise ConfigError(f"{where}: lm_head.weight differs from wte.weight, which it is tied to in GPT-2")
-    known = set(names(config["depth"]).values()) | {"lm_head.weight"}
+    tied, table = renamed.get("lm_head.weight"), "embed/tokens/embedding"
+    if tied is not None and not np.array_equal(np.asarray(tied, np.float32), params[table]):
+        raise ConfigError(f"{where}: lm_head.weight differs from {wanted[table]}, which it is tied to")
+    known = {*wanted.values(), "lm_head.weight"}
     known |= {f"h.{i}.attn.{buffer}" for i in range(config["depth"]) for buffer in ("bias", "masked_bias")}
     ignored = sorted(set(renamed) - known)
-    notes = (
-        [f"{len(ignored)} tensors that are no part of GPT-2 were left out: {', '.join(ignored[:5])}"] if ignored else []
-    )
-    has_vocabulary = any((folder / name).is_file() for name in ("vocab.json", "encoder.json"))
-    tokenizer = open_tokenizer(folder) if has_vocabulary else None
-    if tokenizer is not None and len(tokenizer) > config["vocab_size"]:
+    few = ", ".join(ignored[:5])
+    return params, ((f"{len(ignored)} tensors that are no part of the model were left out: {few}",) if ignored else ())
+
+
+def read_tokenizer(folder: pathlib.Path, config: Mapping[str, Any]) -> Tokenizer | None:
+    """The vocabulary of a folder, if there is one; it must not have more pieces than the model has rows."""
+    if not any((folder / name).is_file() for name in bpe_files.PUBLISHED):
+        return None
+    tokenizer = open_tokenizer(folder)
+    if len(tokenizer) > config["vocab_size"]:
         raise ConfigError(
             f"{folder}: the vocabulary has {len(tokenizer)} pieces, the model {config['vocab_size']} rows"
         )
-    return Published(config, params, tokenizer, (), tuple(notes))
+    return tokenizer
 
 
 def read_config(described: Mapping[str, Any], where: Any) -> dict[str, Any]:
@@ -128,14 +151,8 @@ def write(folder: str | os.PathLike[str], model: Published) -> tuple[str, ...]:
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    config, arrays = model.config, {}
-    for path, name in names(config["depth"]).items():
-        if "/query/" in path:
-            parts = [path.replace("/query/", f"/{part}/") for part in _PARTS]
-            pieces = [take(model.params, part, shape_of(part, config), "the parameters") for part in parts]
-            arrays[f"transformer.{name}"] = np.concatenate(pieces, axis=-1)
-        elif path.split("/")[-2] not in _PARTS:
-            arrays[f"transformer.{name}"] = take(model.params, path, shape_of(path, config), "the parameters")
+    config = model.config
+    arrays = fused(model.params, config, names(config["depth"]))
     described = {"architectures": ["GPT2LMHeadModel"], "model_type": KIND, **_FIXED}
     described |= {theirs: config[ours] for ours, theirs in _SIZES.items()} | {"n_inner": config["mlp_dim"]}
     described |= {"embd_pdrop": config.get("dropout", 0.1), "resid_pdrop": config.get("dropout", 0.1)}
@@ -143,7 +160,7 @@ def write(folder: str | os.PathLike[str], model: Published) -> tuple[str, ...]:
     tokenizer, notes = model.tokenizer, ()
     if isinstance(tokenizer, ByteBPE):
         described |= dict.fromkeys(("bos_token_id", "eos_token_id"), tokenizer.end_id)
-        byte_files.write_published(folder, tokenizer.pieces, tokenizer.merges)
+        bpe_files.write_published(folder, tokenizer.pieces, tokenizer.merges)
         write_json(
             folder / "tokenizer_config.json",
             {"tokenizer_class": "GPT2Tokenizer", "model_max_length": config["max_len"]},
@@ -153,3 +170,18 @@ def write(folder: str | os.PathLike[str], model: Published) -> tuple[str, ...]:
     write_safetensors(folder / WEIGHTS, arrays)
     write_json(folder / CONFIG, described)
     return notes
+
+
+def fused(
+    params: Mapping[str, np.ndarray], config: Mapping[str, Any], wanted: Mapping[str, str]
+) -> dict[str, np.ndarray]:
+    """The parameters under their names, query, key and value in one."""
+    arrays: dict[str, np.ndarray] = {}
+    for path, name in wanted.items():
+        if "/query/" in path:
+            parts = [path.replace("/query/", f"/{part}/") for part in _PARTS]
+            pieces = [take(params, part, shape_of(part, config), "the parameters") for part in parts]
+            arrays[f"transformer.{name}"] = np.concatenate(pieces, axis=-1)
+        elif path.split("/")[-2] not in _PARTS:
+            arrays[f"transformer.{name}"] = take(params, path, shape_of(path, config), "the parameters")
+    return arrays

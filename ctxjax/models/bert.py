@@ -12,11 +12,11 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from ctxjax.models.layers.core import Dense, Embed, LayerNorm
 from ctxjax.models.layers.dropout import Stream, dropout, stream, substream
-from ctxjax.models.layers.transformer import MLP, Attention, gelu
+from ctxjax.models.layers.transformer import PostNorm, gelu
 from ctxjax.types import Carry, Inputs, Outputs
 
 
@@ -47,32 +47,6 @@ class Embeddings(nn.Module):
         segments = inputs["segment_ids"] if "segment_ids" in inputs else jnp.zeros_like(tokens)
         x = x + self.segments.few(segments)
         return dropout(self.norm(x), self.dropout, rng, "embed")
-
-
-class Layer(nn.Module):
-    """Attention and MLP, each followed by dropout, the residual sum and LayerNorm."""
-
-    width: int
-    num_heads: int
-    mlp_dim: int
-    dropout: float
-    attention_dropout: float
-    implementation: str | None
-    activation: str
-    kinds: Mapping[str, Any]
-
-    def setup(self) -> None:
-        self.attention = Attention(self.width, self.num_heads, self.attention_dropout, self.implementation, self.kinds)
-        self.attention_norm = LayerNorm(self.width, **self.kinds)
-        self.mlp = MLP(self.width, self.mlp_dim, self.activation, self.kinds)
-        self.mlp_norm = LayerNorm(self.width, **self.kinds)
-
-    def __call__(
-        self, x: Float[Array, "B T D"], mask: Bool[Array, "B T"] | None, rng: Stream | None
-    ) -> Float[Array, "B T D"]:
-        mixed, _ = self.attention(x, mask, rng)
-        x = self.attention_norm(x + dropout(mixed, self.dropout, rng, "attention_out"))
-        return self.mlp_norm(x + dropout(self.mlp(x), self.dropout, rng, "mlp_out"))
 
 
 class MaskedHead(nn.Module):
@@ -141,7 +115,7 @@ class Model(nn.Module):
             raise ValueError(f"model.width={self.width} is not a multiple of model.num_heads={self.num_heads}")
         kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         self.embed = Embeddings(self.vocab_size, self.width, self.max_len, self.type_vocab_size, self.dropout, kinds)
-        make_layer = nn.remat(Layer) if self.remat else Layer
+        make_layer = nn.remat(PostNorm) if self.remat else PostNorm
         for index in range(self.depth):
             layer = make_layer(
                 self.width,
@@ -150,8 +124,8 @@ class Model(nn.Module):
                 self.dropout,
                 self.attention_dropout,
                 self.attention_implementation,
-                self.activation,
                 kinds,
+                self.activation,
             )
             setattr(self, f"layer_{index}", layer)
         self.pooler = Dense(self.width, self.width, **kinds)
@@ -172,7 +146,8 @@ class Model(nn.Module):
         hidden = [x]
         mask = inputs["mask"] if "mask" in inputs else None
         for index in range(self.depth):
-            x = getattr(self, f"layer_{index}")(x, mask, None if rng is None else substream(rng, f"layer_{index}"))
+            below = None if rng is None else substream(rng, f"layer_{index}")
+            x, _ = getattr(self, f"layer_{index}")(x, mask, below)
             hidden.append(x)
         if "cls_positions" in inputs:
             firsts = jnp.take_along_axis(x, inputs["cls_positions"][:, :, None], axis=1)

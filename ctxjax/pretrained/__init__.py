@@ -32,7 +32,7 @@ def load(
     """Open a model for use.
 
     Args:
-      path: a run folder of ours (or one of its steps), a Hugging Face BERT or GPT-2 folder (config.json,
+      path: a run folder of ours (or one of its steps), a Hugging Face BERT, GPT or GPT-2 folder (config.json,
         model.safetensors and a vocabulary), an ELMo folder (options.json and HDF5 weights; or the path of those), an
         n-gram model in an ARPA file, or a file of word vectors (word2vec .bin or .txt, GloVe .txt, fastText .bin or
         .vec).

@@ -1,4 +1,4 @@
-"""Text to pieces with character offsets: WordPiece, byte-level BPE, words, characters, sentences. No JAX here."""
+"""Text to pieces with character offsets: WordPiece, BPE, byte-level BPE, words, characters, sentences. No JAX here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ctxjax.text.tokenizer import Tokenizer
 
-KINDS = ("wordpiece", "words", "byte_bpe")
+KINDS = ("wordpiece", "words", "bpe", "byte_bpe")
 
 
 def open_tokenizer(path: str | os.PathLike[str], **options: Any) -> Tokenizer:
@@ -18,8 +18,9 @@ def open_tokenizer(path: str | os.PathLike[str], **options: Any) -> Tokenizer:
 
     Args:
       path: a folder with `vocab.txt` and perhaps `tokenizer.json`, or a vocabulary file, one piece a line (an official
-        BERT `vocab.txt` is taken as it is; one that begins with <S>, </S>, <UNK> is a word vocabulary). Byte-level BPE
-        is a folder with `encoder.json` and `vocab.bpe`, or `vocab.json` and `merges.txt`, or either JSON file.
+        BERT `vocab.txt` is taken as it is; one that begins with <S>, </S>, <UNK> is a word vocabulary). BPE is a
+        folder with `encoder.json` and `vocab.bpe` (or the names of GPT's release), or `vocab.json` and `merges.txt`,
+        or either JSON file; its pieces tell whether it is GPT's or byte-level.
       **options: keyword arguments of the tokenizer's class that win over what is saved. Where nobody says whether a
         WordPiece vocabulary is lower-cased, it is unless many of its pieces hold capital letters.
 
@@ -27,8 +28,8 @@ def open_tokenizer(path: str | os.PathLike[str], **options: Any) -> Tokenizer:
       ConfigError: no such file, or it is not a vocabulary.
     """
     from ctxjax.config import ConfigError
-    from ctxjax.text.byte_files import MERGES, PUBLISHED, read_merges, read_published
-    from ctxjax.text.tokenizer import SETTINGS, VOCABULARY, read_vocabulary
+    from ctxjax.text.bpe_files import MERGES, PUBLISHED, is_of_characters, read_merges, read_published
+    from ctxjax.text.tokenizer import VOCABULARY, read_vocabulary
 
     path = pathlib.Path(path)
     file = path / VOCABULARY if path.is_dir() else path
@@ -36,19 +37,12 @@ def open_tokenizer(path: str | os.PathLike[str], **options: Any) -> Tokenizer:
         file = next((path / name for name in PUBLISHED if (path / name).is_file()), file)
     if not file.is_file():
         raise ConfigError(f"vocabulary {file} does not exist")
+    kind, saved = _saved(path)
     if file.suffix == ".json":
         pieces, merges = read_published(file)
-        return _opened(file, "byte_bpe", pieces, {"merges": merges} | options)
+        kind = kind or ("bpe" if is_of_characters(pieces) else "byte_bpe")
+        return _opened(file, kind, pieces, {"merges": merges} | saved | options)
     pieces = read_vocabulary(file)
-    kind, saved = None, {}
-    settings = path / SETTINGS
-    if path.is_dir() and settings.is_file():
-        try:
-            described = json.loads(settings.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ConfigError(f"{settings} is not JSON ({error})") from None
-        if described.get("kind") in KINDS:  # a tokenizer.json of Hugging Face has no kind
-            kind, saved = described["kind"], described.get("options", {})
     if kind is None:
         from ctxjax.text.words import SPECIALS
 
@@ -57,6 +51,21 @@ def open_tokenizer(path: str | os.PathLike[str], **options: Any) -> Tokenizer:
     if kind == "byte_bpe":
         saved = saved | {"merges": read_merges(path / MERGES)}
     return _opened(file, kind, pieces, saved | options)
+
+
+def _saved(path: pathlib.Path) -> tuple[str | None, dict[str, Any]]:
+    """Kind and options of a tokenizer that we saved; a `tokenizer.json` of Hugging Face has no kind."""
+    from ctxjax.config import ConfigError
+    from ctxjax.text.tokenizer import SETTINGS
+
+    settings = path / SETTINGS
+    if not (path.is_dir() and settings.is_file()):
+        return None, {}
+    try:
+        described = json.loads(settings.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{settings} is not JSON ({error})") from None
+    return (described["kind"], described.get("options", {})) if described.get("kind") in KINDS else (None, {})
 
 
 def _opened(file: pathlib.Path, kind: str, pieces: list[str], options: dict[str, Any]) -> Tokenizer:
@@ -74,6 +83,10 @@ def _make(kind: str, pieces: list[str], options: dict[str, Any]) -> Tokenizer:
         from ctxjax.text.words import Words
 
         return Words(pieces, **options)
+    if kind == "bpe":
+        from ctxjax.text.bpe import BPE
+
+        return BPE(pieces, **options)
     if kind == "byte_bpe":
         from ctxjax.text.byte_bpe import ByteBPE
 

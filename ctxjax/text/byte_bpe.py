@@ -21,7 +21,7 @@ import tokenizers
 from jaxtyping import Int
 
 from ctxjax.config import ConfigError
-from ctxjax.text.byte_files import MERGES, merges_text
+from ctxjax.text.bpe_files import MERGES, merges_text
 from ctxjax.text.table import RunTable
 from ctxjax.text.tokenizer import Encoding, Sentences, digest_of, make_encoding, save_files
 

@@ -56,7 +56,7 @@ class Tokenizer(Protocol):
     """Text to ids and back.
 
     Attributes:
-      kind: "wordpiece", "words" or "byte_bpe".
+      kind: "wordpiece", "words", "bpe" or "byte_bpe".
       keeps_space: whether white space is part of the pieces, so that `decode` gives back the text.
       pieces, ids: id -> piece and piece -> id.
       unk_id: the id of whatever the vocabulary lacks; -1 where it lacks nothing.
@@ -98,10 +98,14 @@ def settings_text(tokenizer: Tokenizer) -> str:
 
 def save_files(tokenizer: Tokenizer, folder: str | os.PathLike[str], more: Mapping[str, str] | None = None) -> None:
     """Write `vocab.txt`, any `more` files (name -> content), and `tokenizer.json` last, each whole or not at all."""
+    pieces = "".join(f"{piece}\n" for piece in tokenizer.pieces)
+    write_files(folder, {VOCABULARY: pieces, **(more or {}), SETTINGS: settings_text(tokenizer)})
+
+
+def write_files(folder: str | os.PathLike[str], contents: Mapping[str, str]) -> None:
+    """Write files (name -> content) in their order, each whole or not at all."""
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    pieces = "".join(f"{piece}\n" for piece in tokenizer.pieces)
-    contents = {VOCABULARY: pieces, **(more or {}), SETTINGS: settings_text(tokenizer)}
     for name, content in contents.items():
         part = folder / f".{name}.{os.getpid()}.part"
         with open(part, "wb") as file:

@@ -1,11 +1,11 @@
 r"""The whole line on one text: every family trained on the same words, evaluated alike, side by side on one page.
 
-    python experiments/lineage/run.py --text TEXT.jsonl... --output lineage                       # two CPU cores
-    python experiments/lineage/run.py --text TEXT.jsonl... --output lineage --size accelerator    # one GPU or TPU
+    python experiments/lineage/run.py --text TEXT.jsonl... --output lineage                     # two CPU cores
+    python experiments/lineage/run.py --text TEXT.jsonl... --output lineage --size accelerator  # one GPU or TPU
 
-A part of the text of so many words is taken, passage by passage, by the digest of each; it is prepared once for each kind of pieces, and
-read the same number of times by each family (counts read it once). Every stage is an ordinary program of this repository,
-printed before it runs; the same command continues after an interruption. The evaluations are those of
+A part of the text of so many words is taken, passage by passage, by the digest of each; it is prepared once for each
+kind of pieces and read the same number of times by each family (counts read it once). Every stage is a program of
+this repository, printed before it runs; the same command continues after an interruption. The evaluations are those of
 experiments/evaluate/without_labels.py, read from CTXJAX_DATA, and the last stage writes lineage.html.
 """
 
@@ -157,7 +157,7 @@ def take_text(paths: list[pathlib.Path], output: pathlib.Path, words: int) -> No
 
 
 def passages(paths: list[pathlib.Path]) -> Iterator[str]:
-    """Consecutive paragraphs of a document, at least `PASSAGE` words together, in lower case and with blanks made one."""
+    """Consecutive paragraphs of a document, at least `PASSAGE` words together, in lower case, blanks made one."""
     openers = {".xz": lzma.open, ".gz": gzip.open}
     for path in paths:
         with openers.get(path.suffix, open)(path, "rt", encoding="utf-8") as file:

@@ -23,6 +23,7 @@ TRAINED = [file for file in FILES if "config.optim" in pathlib.Path(file).read_t
 PARAMETERS = {  # the published counts, with all heads
     "experiments/bert/pretrain.py:size=base": 110_106_428,
     "experiments/bert/pretrain.py:size=large": 336_226_108,
+    "experiments/gpt/pretrain.py:size=published": 116_534_784,
     "experiments/gpt2/pretrain.py:size=small": 124_439_808,
     "experiments/gpt2/pretrain.py:size=xl": 1_557_611_200,
     "experiments/modernbert/pretrain.py:size=base": 149_655_232 - (50_368 - 30_522) * 769,

@@ -119,9 +119,7 @@ def test_dropout_only_in_training_and_only_by_its_key(made):
     if not model.dropout:
         pytest.skip("no dropout")
     still = apply(model, params, inputs)
-    runs = [
-        apply(model, params, inputs, train=True, rngs={"dropout": jax.random.key(seed)}).hidden[-1]
-        for seed in (0, 0, 1)
-    ]
+    keys = [{name: jax.random.key(seed) for name in ("dropout", "shared")} for seed in (0, 0, 1)]
+    runs = [apply(model, params, inputs, train=True, rngs=rngs).hidden[-1] for rngs in keys]
     np.testing.assert_array_equal(runs[0], runs[1])
     assert not np.allclose(runs[0], runs[2]) and not np.allclose(runs[0], still.hidden[-1])

@@ -219,7 +219,7 @@ def test_our_paths_are_those_of_the_model(tmp_path):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"model_type": "t5"}, "model_type='t5' is not one of bert, gpt2"),
+        ({"model_type": "t5"}, "model_type='t5' is not one of bert, openai-gpt, gpt2"),
         ({"hidden_act": "relu"}, "hidden_act='relu'"),
         ({"layer_norm_eps": 1e-5}, "layer_norm_eps"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type"),

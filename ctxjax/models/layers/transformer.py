@@ -1,5 +1,5 @@
-"""Attention and the two-layer MLP of a Transformer block, as all Transformers here share them; the order of norms,
-dropout and residual sums is each model's own.
+"""Attention and the two-layer MLP of a Transformer block, as all Transformers here share them, and the order of norms,
+dropout and residual sums that BERT and GPT have; that of other models is their own.
 
 Reference: Vaswani et al. 2017, "Attention Is All You Need".
 """
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ctxjax.models.layers.attention import attention
-from ctxjax.models.layers.core import Dense, affine, truncated_normal
+from ctxjax.models.layers.core import Dense, LayerNorm, affine, truncated_normal
 from ctxjax.models.layers.dropout import Stream, dropout
 
 Initializer = jax.nn.initializers.Initializer
@@ -154,3 +154,45 @@ class MLP(nn.Module):
     def __call__(self, x: Float[Array, "B T D"], rng: Stream | None = None) -> Float[Array, "B T D"]:
         inner = activate(getattr(self, "in")(x), self.activation)
         return self.out(dropout(inner, self.dropout, rng, "mlp_in"))
+
+
+class PostNorm(nn.Module):
+    """Attention and MLP, each followed by dropout, the residual sum and LayerNorm."""
+
+    width: int
+    num_heads: int
+    mlp_dim: int
+    dropout: float
+    attention_dropout: float
+    implementation: str | None
+    kinds: Mapping[str, Any]
+    activation: str = "gelu_tanh"
+    causal: bool = False
+    init: Initializer = truncated_normal(0.02)
+    epsilon: float = 1e-12
+
+    def setup(self) -> None:
+        self.attention = Attention(
+            self.width,
+            self.num_heads,
+            self.attention_dropout,
+            self.implementation,
+            self.kinds,
+            self.causal,
+            self.init,
+            self.init,
+        )
+        self.attention_norm = LayerNorm(self.width, self.epsilon, **self.kinds)
+        self.mlp = MLP(self.width, self.mlp_dim, self.activation, self.kinds, self.init, self.init)
+        self.mlp_norm = LayerNorm(self.width, self.epsilon, **self.kinds)
+
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        mask: Bool[Array, "B T"] | None,
+        rng: Stream | None,
+        cache: Cache | None = None,
+    ) -> tuple[Float[Array, "B T D"], Cache | None]:
+        mixed, cache = self.attention(x, mask, rng, cache)
+        x = self.attention_norm(x + dropout(mixed, self.dropout, rng, "attention_out"))
+        return self.mlp_norm(x + dropout(self.mlp(x), self.dropout, rng, "mlp_out")), cache

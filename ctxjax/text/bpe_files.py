@@ -1,6 +1,7 @@
-"""The files of a byte-level BPE vocabulary: pieces as JSON, merges one a line.
+"""The files of a BPE vocabulary, of bytes or of characters: pieces as JSON, merges one a line.
 
-OpenAI calls them `encoder.json` and `vocab.bpe`, Hugging Face `vocab.json` and `merges.txt`; the contents are the same.
+OpenAI calls them `encoder.json` and `vocab.bpe` (GPT-2) or `encoder_bpe_40000.json` and `vocab_40000.bpe` (GPT),
+Hugging Face `vocab.json` and `merges.txt`; the layout is the same.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from collections.abc import Sequence
 
 from ctxjax.config import ConfigError
 
-MERGES = "merges.txt"
-PUBLISHED = {"encoder.json": "vocab.bpe", "vocab.json": MERGES}  # the merges that belong to the pieces
+PIECES, MERGES = "vocab.json", "merges.txt"
+# The merges that belong to the pieces.
+PUBLISHED = {"encoder.json": "vocab.bpe", "encoder_bpe_40000.json": "vocab_40000.bpe", PIECES: MERGES}
 
 
 def read_published(path: str | os.PathLike[str]) -> tuple[list[str], list[tuple[str, str]]]:
@@ -24,7 +26,7 @@ def read_published(path: str | os.PathLike[str]) -> tuple[list[str], list[tuple[
     """
     path = pathlib.Path(path)
     if path.name not in PUBLISHED:
-        raise ConfigError(f"vocabulary {path} is JSON, but is called neither encoder.json nor vocab.json")
+        raise ConfigError(f"vocabulary {path} is JSON, but is called none of {', '.join(PUBLISHED)}")
     try:
         ids = json.loads(path.read_bytes())
     except ValueError as error:
@@ -37,12 +39,21 @@ def read_published(path: str | os.PathLike[str]) -> tuple[list[str], list[tuple[
     return pieces, read_merges(path.with_name(PUBLISHED[path.name]))
 
 
+def is_of_characters(pieces: Sequence[str]) -> bool:
+    """Whether the pieces are GPT's, many of which end in its mark, and not GPT-2's."""
+    return 10 * sum(piece.endswith("</w>") for piece in pieces) > len(pieces)
+
+
 def write_published(folder: str | os.PathLike[str], pieces: Sequence[str], merges: Sequence[tuple[str, str]]) -> None:
     """Write `vocab.json` and `merges.txt`."""
     folder = pathlib.Path(folder)
-    ids = {piece: number for number, piece in enumerate(pieces)}
-    (folder / "vocab.json").write_text(json.dumps(ids, ensure_ascii=False), encoding="utf-8")
+    (folder / PIECES).write_text(pieces_text(pieces), encoding="utf-8")
     (folder / MERGES).write_text(merges_text(merges), encoding="utf-8")
+
+
+def pieces_text(pieces: Sequence[str]) -> str:
+    """The content of `vocab.json`."""
+    return json.dumps({piece: number for number, piece in enumerate(pieces)}, ensure_ascii=False)
 
 
 def merges_text(merges: Sequence[tuple[str, str]]) -> str:
@@ -58,7 +69,7 @@ def read_merges(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
     """
     path = pathlib.Path(path)
     if not path.is_file():
-        raise ConfigError(f"merges {path} do not exist; a byte-level BPE vocabulary needs them beside its pieces")
+        raise ConfigError(f"merges {path} do not exist; a BPE vocabulary needs them beside its pieces")
     try:
         lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
