@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from ctxjax import tree
+from ctxjax.config import ConfigError, did_you_mean
 
 # Where the optimiser's state has an average of the parameters, and for how many steps.
 AVERAGED, STEPS = "/average/", "/steps"

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from ctxjax import tree
+from ctxjax.config import ConfigError
 from ctxjax.optim.groups import Group
 
 
