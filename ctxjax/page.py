@@ -139,7 +139,7 @@ def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-def _scaled(value: float | None) -> str:
+def _scaled(value: int | float | None) -> str:
     """`12.3 M`."""
     if value is None:
         return "–"
