@@ -4,8 +4,8 @@ Paper: Chen and Goodman 1999, "An Empirical Study of Smoothing Techniques for La
 Kneser and Ney 1995, "Improved Backing-off for M-gram Language Modeling".
 Expected: test perplexity of the Penn Treebank (Mikolov's preparation) 148 for Kneser-Ney of order 3 and 141 of order 5
 (Mikolov 2012, "Statistical Language Models Based on Neural Networks", table 4.1).
-Hardware and time: two CPU cores, about a second for the Penn Treebank and two minutes for 44 M words; the table must
-fit in memory, counting needs 1 GB and spills the rest to the run folder.
+Hardware and time: two CPU cores, some seconds for the Penn Treebank. The table must fit in memory; what counting cannot
+hold is spilled to the run folder.
 
     python -m ctxjax.prepare --input TEXT... --output corpora/words --tokenizer words --vocab_size 50000
     python -m ctxjax.train --config experiments/ngram/count.py --workdir runs/kn5 --config.source.corpus=corpora/words
