@@ -98,8 +98,7 @@ def stages(
         arguments = ["-m", "ctxjax.train", "--config", f"experiments/{config.format(**SIZES[size])}"]
         arguments += ["--workdir", str(output / name), f"--config.source.corpus={output / kind}"]
         if name != "n-gram":
-            vocabulary = output / kind / "tokenizer" / "vocab.txt"
-            arguments += [f"--config.model.vocab_size=@{vocabulary}", f"--config.total={passes} epochs"]
+            arguments += [f"--config.model.vocab_size=@{output / kind}", f"--config.total={passes} epochs"]
             arguments += [f"--config.{cadence}_every={EVERY}" for cadence in ("eval", "save")]
         found.append((f"train {name}", arguments))
     suite = f"experiments/evaluate/without_labels.py:size={'quick' if quick else 'full'}"
@@ -125,9 +124,12 @@ def run(arguments: list[str]) -> int:
 
 
 def _vocabulary(argument: str) -> str:
-    """`FIELD=@vocab.txt` with the number of its lines: a vocabulary may be smaller than was asked for."""
-    name, at, path = argument.partition("=@")
-    return f"{name}={len(pathlib.Path(path).read_bytes().splitlines())}" if at else argument
+    """`FIELD=@CORPUS` with the number of its pieces, which may be less than was asked for."""
+    name, at, corpus = argument.partition("=@")
+    if not at:
+        return argument
+    manifest = json.loads((pathlib.Path(corpus) / "manifest.json").read_text(encoding="utf-8"))
+    return f"{name}={manifest['tokenizer']['pieces']}"
 
 
 def take_text(paths: list[pathlib.Path], output: pathlib.Path, words: int) -> None:
