@@ -13,6 +13,7 @@ Recognition"; conlleval of the CoNLL shared tasks.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -34,12 +35,14 @@ class Broken(ConfigError):
         self.place = place
 
 
+@functools.cache
 def cut(tag: str) -> tuple[str, str]:
     """Mark and kind of a tag; "O" has no kind."""
     mark, _, kind = tag.partition("-")
     return mark, kind
 
 
+@functools.cache
 def follows(scheme: str, before: str | None, tag: str | None) -> bool:
     """Whether a tag may stand behind another; None is the beginning or the end of a sentence."""
     (mark, kind), (next_mark, next_kind) = cut(before or OUTSIDE), cut(tag or OUTSIDE)
@@ -96,6 +99,11 @@ def _ends(scheme: str, before: str, tag: str) -> bool:
     if scheme == "BIOES":
         return mark in ("E", "S")
     return next_mark in ("O", "B") or kind != next_kind
+
+
+def known_tags(kinds: Iterable[str], scheme: str) -> tuple[str, ...]:
+    """Every tag of some kinds of span, "O" first, then kind by kind."""
+    return (OUTSIDE, *(f"{mark}-{kind}" for kind in kinds for mark in SCHEMES[scheme]))
 
 
 def tags_of(found: Iterable[Span], length: int, scheme: str) -> list[str]:

@@ -42,6 +42,7 @@ def test_mistakes_are_named_by_file_and_line(tmp_path, text, message):
         list(read_columns(tmp_path / "none"))
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_conll_2003_has_the_published_counts():
     """Sentences without those of -DOCSTART- alone, and names by kind: tables 1 and 2 of the shared task."""

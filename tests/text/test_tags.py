@@ -2,18 +2,16 @@
 
 import itertools
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given, settings
 
 from ctxjax.config import ConfigError
 from ctxjax.text import tags
 
-hypothesis = pytest.importorskip("hypothesis")
-from hypothesis import given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
-
 KINDS = ("PER", "LOC", "B-C")
 PAIRS = list(itertools.permutations(tags.SCHEMES, 2))
-BIOES = [tags.OUTSIDE, *(f"{mark}-{kind}" for kind in ("PER", "LOC") for mark in "BIES")]
+BIOES = tags.known_tags(("PER", "LOC"), "BIOES")
 
 
 @st.composite
@@ -67,7 +65,7 @@ def test_a_scheme_that_there_is_not():
 
 @pytest.mark.parametrize("scheme", tags.SCHEMES)
 def test_what_may_follow_is_what_spans_takes(scheme):
-    known = [tags.OUTSIDE, *(f"{mark}-{kind}" for kind in ("PER", "LOC") for mark in tags.SCHEMES[scheme])]
+    known = tags.known_tags(("PER", "LOC"), scheme)
     within, start, end = tags.allowed(known, scheme)
     for path in itertools.product(range(len(known)), repeat=3):
         legal = start[path[0]] and end[path[-1]] and all(within[one, two] for one, two in itertools.pairwise(path))
