@@ -121,8 +121,9 @@ def generated_texts(count: int = 400) -> str:
 def generated_tags(count: int = 400) -> str:
     """The folder of generated sentences with spans, in the files and columns of CoNLL-2003, written once a process.
 
-    A word that ends in "ba" or "ku" is a name, of a place or a person, together with the word before it where that ends in "o".
-    Beside them lies `model.txt`, a file of word vectors.
+    A word that ends in "ba" or "ku" is the name of a place or a person, together with the word before it where that
+    ends in "o". The last column has the tags in IOB1, the one before in BIO. Beside the files lies `model.txt`, vectors
+    of the words.
     """
     key = ("tags", count, False)
     if key not in _kept:
@@ -140,10 +141,13 @@ def generated_tags(count: int = 400) -> str:
                         first = place - 1 if place > end and words[place - 1].endswith("o") else place
                         spans.append((kinds[word[-2:]], first, place + 1))
                         end = place + 1
-                told = tags_of(spans, len(words), "IOB1")
-                lines += [f"{word} NN I-NP {tag}\n" for word, tag in zip(words, told)] + ["\n"]
+                told = zip(words, *(tags_of(spans, len(words), scheme) for scheme in ("BIO", "IOB1")))
+                lines += [" NN ".join([word, f"{bio} {iob}\n"]) for word, bio, iob in told] + ["\n"]
             pathlib.Path(folder.name, name).write_text("".join(lines))
-        rows = [f"{word} {place % 7 - 3} {place % 5 - 2} {place % 3 - 1}\n" for place, word in enumerate(sorted(_words(random.Random("language"))))]
+        rows = [
+            f"{word} {place % 7 - 3} {place % 5 - 2} {place % 3 - 1}\n"
+            for place, word in enumerate(sorted(_words(random.Random("language"))))
+        ]
         pathlib.Path(folder.name, "model.txt").write_text("".join([f"{len(rows)} 3\n", *rows]))
         _kept[key] = folder
     return _kept[key].name

@@ -241,7 +241,7 @@ class Model(nn.Module):
         return rows, self.heads.scores.embedding, self.heads.scores.bias
 
     def head(self, name: str, *features: Array) -> Any:
-        """`"crf"` of (top layer, mask, tags): `-log p(tags)` of every row; `"viterbi"` of (top layer, mask): the tags."""
+        """`"crf"` of (top layer, mask, tags): `-log p(tags)` of every row; `"viterbi"` of (top layer, mask): tags."""
         if name == "crf":
             top, mask, targets = features
             return crf.negative_log_likelihood(self._emissions(top), self._chain(), targets, mask)

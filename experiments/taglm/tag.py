@@ -11,16 +11,18 @@ Hardware and time: not given in the paper; a pass over the 14,041 sentences of C
         --config.source.vectors_of='["runs/forward", "runs/backward"]' --config.model.features=N
 
 The first command stores the top layers of the models (any that ctxjax.load opens: two runs of
-experiments/ulmfit/pretrain.py, one with direction=backward, or one of experiments/elmo/pretrain.py) and prints N. Without
-`vectors_of` and `features` the second one trains the plain tagger that the paper compares with. DIR has eng.train, eng.testa
-and eng.testb in columns; the number of words and the tags must be those of eng.train, and where they are not the error
-names them. Words of a file of vectors: convert it with python -m ctxjax.convert FILE runs/vectors --to ctxjax, then
-`--config.source.vocab=` its tokenizer folder, `--config.init_from.path=runs/vectors`, `--config.init_from.pattern=^embed/tokens`.
+experiments/ulmfit/pretrain.py, one with direction=backward, or one of experiments/elmo/pretrain.py) and prints N.
+Without `vectors_of` and `features` the second one trains the plain tagger that the paper compares with. DIR has eng.train,
+eng.testa and eng.testb (`source.train`, `heldout` and `test` name others) in columns. The number of words and the tags
+must be those of eng.train; where they are not, the error names them. To begin with the words of a file of vectors,
+convert it (python -m ctxjax.convert FILE runs/vectors --to ctxjax) and add --config.init_from.path=runs/vectors
+--config.init_from.pattern=^embed/tokens and, for words that are not in eng.train, --config.source.vocab= with the path of
+its tokenizer folder.
 
 Arguments:
     size=names   two GRUs of 300 cells each way, characters by a GRU of 80 each way: the published tagger of names.
-    size=chunks  two LSTMs of 200 cells each way, characters by 30 filters of width 3: the published chunker, on files
-        of CoNLL-2000 (BIO).
+    size=chunks  two LSTMs of 200 cells each way, characters by 30 filters of width 3: the published chunker, of
+        the third column of files as CoNLL-2000's (BIO).
     smoke        20 steps on generated text, in seconds.
 The paper lowers the rate to 1e-4 and 1e-5 for five passes each once F1 on the held-out split has stopped rising; here
 those are runs that begin with the last one's best checkpoint: --config.init_from.path=RUN --config.optim.lr=1e-4
@@ -34,10 +36,10 @@ from ctxjax.text.tags import known_tags
 
 NAMES = ("LOC", "MISC", "ORG", "PER")
 CHUNKS = ("ADJP", "ADVP", "CONJP", "INTJ", "LST", "NP", "PP", "PRT", "SBAR", "UCP", "VP")
-# kinds, scheme of the files, words, cell, width, characters, their width, files
+# kinds, column and scheme of the files, words, cell, width, characters, their width
 SIZES = {
-    "names": (NAMES, "IOB1", 17_495, "gru", 300, "gru", 80, ("eng.train", "eng.testa", "eng.testb")),
-    "chunks": (CHUNKS, "BIO", 16_000, "lstm", 200, "cnn", 30, ("train.txt", "heldout.txt", "test.txt")),
+    "names": (NAMES, -1, "IOB1", 17_495, "gru", 300, "gru", 80),
+    "chunks": (CHUNKS, 2, "BIO", 16_000, "lstm", 200, "cnn", 30),
 }
 
 
@@ -46,7 +48,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     arg = parse_arg(arg, size="names", smoke=False)
     if arg.size not in SIZES:
         raise ConfigError(f"config argument size={arg.size!r} is not one of {', '.join(SIZES)}")
-    kinds, read, words, cell, width, chars, char_width, files = SIZES[arg.size]
+    kinds, tag, read, words, cell, width, chars, char_width = SIZES[arg.size]
 
     config = ml_collections.ConfigDict()
     config.seed = 0
@@ -77,14 +79,14 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         name="tagged",
         corpus="",
         split="train",
-        train=files[0],
-        heldout=files[1],
-        test=files[2],
+        train="eng.train",
+        heldout="eng.testa",
+        test="eng.testb",
         length=128,
         read=read,
         scheme="BIOES",
         word=0,
-        tag=-1,
+        tag=tag,
         vocab="",
         min_count=1,
         zero_digits=True,
@@ -129,9 +131,8 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
     from ctxjax.data.sources.tagged import Source
 
     folder = generated_tags()
-    source = Source(folder)
-    files = dict(train="eng.train", heldout="eng.testa", test="eng.testb", read="IOB1", length=64, max_chars=16)
-    config.source.update(corpus=folder, **files)
+    source = Source(folder, tag=config.source.tag, read=config.source.read)
+    config.source.update(corpus=folder, length=64, max_chars=16)
     config.model.update(vocab_size=source.vocab_size, labels=source.labels, width=16, embed_width=12, max_chars=16)
     config.model.update(char_dim=6, char_width=8, dropout=0.0)
     config.update(batch_size=16, total="20 steps")

@@ -56,7 +56,7 @@ def test_shapes(made):
     assert [leaf.shape for leaf in jax.tree.leaves(outputs.carry)] == [
         leaf.shape for leaf in jax.tree.leaves(model.init_carry(4))
     ]
-    gathered = outputs.hidden[-1][:, 0, : model.projection] if hasattr(model, "projection") else outputs.hidden[-1][:, 0]
+    gathered = outputs.hidden[-1][:, 0, : getattr(model, "projection", None)]
     read, table, bias = model.apply({"params": params}, gathered, method="readout")
     outcomes = len(getattr(model, "labels", ())) or model.vocab_size
     assert table.shape == (outcomes, read.shape[1]) and bias.shape == (outcomes,)

@@ -80,9 +80,9 @@ class Source:
         self._files = {"train": train, "heldout": heldout, "test": test}
         if split not in self._files:
             raise ConfigError(f"config.source.split={split!r} is not one of {', '.join(self._files)}")
-        for scheme_of, name in (("read", read), ("scheme", scheme)):
-            if name and name not in tags.SCHEMES or bool(read) != bool(scheme):
-                raise ConfigError(f"config.source.{scheme_of}={name!r}: both are one of {', '.join(tags.SCHEMES)}, or ''")
+        for field, name in (("read", read), ("scheme", scheme)):
+            if (name and name not in tags.SCHEMES) or bool(read) != bool(scheme):
+                raise ConfigError(f"config.source.{field}={name!r}: both are one of {', '.join(tags.SCHEMES)}, or ''")
         if min(length, min_count) < 1 or max_chars < 0 or 0 < max_chars < 3:
             raise ConfigError("config.source needs length and min_count >= 1, and max_chars >= 3 or 0")
         self.corpus, self.split, self.length = Place(pathlib.Path(corpus)), split, length
