@@ -4,8 +4,8 @@
         --config.source.vectors_of='["runs/forward", "runs/backward"]'
 
 Every model of `config.source.vectors_of` is opened as `ctxjax.load` does and gives its top layer for all words of the
-splits. The vectors are stored beside the corpus (or in the cache) under the digests of model and text, and memory-mapped
-by the source; what is there already is left. The last line says what `config.model.features` has to be.
+splits. The vectors are stored beside the corpus (or in the cache) under the digests of model and text, and mapped into
+memory by the source; what is there already is left. The last line says what `config.model.features` has to be.
 """
 
 from __future__ import annotations

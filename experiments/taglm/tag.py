@@ -12,12 +12,12 @@ Hardware and time: not given in the paper; a pass over the 14,041 sentences of C
 
 The first command stores the top layers of the models (any that ctxjax.load opens: two runs of
 experiments/ulmfit/pretrain.py, one with direction=backward, or one of experiments/elmo/pretrain.py) and prints N.
-Without `vectors_of` and `features` the second one trains the plain tagger that the paper compares with. DIR has eng.train,
-eng.testa and eng.testb (`source.train`, `heldout` and `test` name others) in columns. The number of words and the tags
-must be those of eng.train; where they are not, the error names them. To begin with the words of a file of vectors,
-convert it (python -m ctxjax.convert FILE runs/vectors --to ctxjax) and add --config.init_from.path=runs/vectors
---config.init_from.pattern=^embed/tokens and, for words that are not in eng.train, --config.source.vocab= with the path of
-its tokenizer folder.
+Without `vectors_of` and `features` the second one trains the plain tagger that the paper compares with. DIR has
+eng.train, eng.testa and eng.testb (`source.train`, `heldout` and `test` name others) in columns. The number of words and
+the tags must be those of eng.train; where they are not, the error names them. To begin with the words of a file of
+vectors, convert it (python -m ctxjax.convert FILE runs/vectors --to ctxjax) and add --config.init_from.path=runs/vectors
+--config.init_from.pattern=^embed/tokens and, for words that are not in eng.train, --config.source.vocab= with the path
+of its tokenizer folder.
 
 Arguments:
     size=names   two GRUs of 300 cells each way, characters by a GRU of 80 each way: the published tagger of names.
@@ -89,6 +89,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         tag=tag,
         vocab="",
         min_count=1,
+        lowercase=True,
         zero_digits=True,
         max_chars=50,
         vectors_of=(),

@@ -29,7 +29,9 @@ def test_a_row_is_its_sentence(folder):
     assert source.labels == ("O", *(f"{mark}-{kind}" for kind in kinds for mark in "BIES"))
     assert source.tokenizer.pieces[3:] == sorted("eu rejects german lamb peter blackburn 0000-00-00".split())
     batch = source.take(np.array([1, 0, 2]))
-    assert batch["weights"].sum(1).tolist() == [2, 4, 1] and np.array_equal(batch["weights"] > 0, batch["inputs"]["mask"])
+    assert batch["weights"].sum(1).tolist() == [2, 4, 1] and np.array_equal(
+        batch["weights"] > 0, batch["inputs"]["mask"]
+    )
     told = [[source.labels[tag] for tag in row] for row in batch["targets"].tolist()]
     assert told[0] == ["B-PER", "E-PER", "O", "O", "O"] and told[1][:4] == ["S-ORG", "O", "S-MISC", "O"]
     words = [source.tokenizer.pieces[token] for token in batch["inputs"]["tokens"][1, :4]]
@@ -84,7 +86,9 @@ def test_vectors_are_those_of_the_loaded_models_and_made_once():
     second.write_text((folder / "model.txt").read_text().replace(" -2 ", " 7 "))
     models = (str(folder / "model.txt"), str(second))
     source = tagged.Source(folder, "test", length=64, max_chars=0, vectors_of=models)
-    with pytest.raises(ConfigError, match=r"model.txt gives the words of .*eng.testb are not stored: run python -m ctx"):
+    with pytest.raises(
+        ConfigError, match=r"model.txt gives the words of .*eng.testb are not stored: run python -m ctx"
+    ):
         source.take(np.array([0]))
     opened = []
     for number, path in enumerate(models):

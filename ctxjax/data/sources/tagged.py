@@ -52,6 +52,7 @@ class Source:
         tag: int = -1,
         vocab: str = "",
         min_count: int = 1,
+        lowercase: bool = True,
         zero_digits: bool = True,
         max_chars: int = 50,
         vectors_of: Sequence[str] = (),
@@ -67,7 +68,7 @@ class Source:
           word, tag: columns.
           vocab: a vocabulary of words; where there is none, that of the split "train" is learned.
           min_count: of a learned vocabulary: a rarer word is unknown.
-          zero_digits: digits are looked up as 0.
+          lowercase, zero_digits: words are looked up in lower case, with 0 for every digit.
           max_chars: characters of a word; 0 for rows without characters.
           vectors_of: models whose top layers, side by side, are `features`. They are stored beforehand, by
             `python -m ctxjax.features` with the same config.
@@ -90,7 +91,8 @@ class Source:
             if not self.file(name).is_file():
                 raise ConfigError(f"config.source.{name}: there is no file {self.file(name)}")
         self.read, self.scheme, self.word, self.tag = read, scheme, word, tag
-        self.vocab, self.min_count, self.zero_digits, self.max_chars = vocab, min_count, bool(zero_digits), max_chars
+        self.vocab, self.min_count, self.max_chars = vocab, min_count, max_chars
+        self.lowercase, self.zero_digits = bool(lowercase), bool(zero_digits)
         self.vectors_of = tuple(vectors_of)
 
     def file(self, split: str) -> pathlib.Path:
@@ -121,7 +123,8 @@ class Source:
         return self.sentences if self.split == "train" else list(self.sentences_of("train"))
 
     def lookup(self, word: str) -> str:
-        """A word as the vocabulary has it, but for its case."""
+        """A word as it is looked up."""
+        word = word.lower() if self.lowercase else word
         return _DIGIT.sub("0", word) if self.zero_digits else word
 
     @functools.cached_property
@@ -132,9 +135,9 @@ class Source:
             if not isinstance(found, Words):
                 raise ConfigError(f"config.source.vocab={self.vocab!r} is no vocabulary of words")
             return found
-        counts = collections.Counter(self.lookup(word.lower()) for one in self._training() for word in one.words)
+        counts = collections.Counter(self.lookup(word) for one in self._training() for word in one.words)
         known = {word: count for word, count in counts.items() if word not in SPECIALS}
-        return Words(learn_pieces(known, len(known) + len(SPECIALS), self.min_count), True, "whitespace")
+        return Words(learn_pieces(known, len(known) + len(SPECIALS), self.min_count), self.lowercase, "whitespace")
 
     @functools.cached_property
     def labels(self) -> tuple[str, ...]:
@@ -152,7 +155,7 @@ class Source:
     @functools.cached_property
     def fingerprint(self) -> dict[str, Any]:
         """What decides the rows beside seed and batch size."""
-        names = ("length", "read", "scheme", "word", "tag", "min_count", "zero_digits", "max_chars")
+        names = ("length", "read", "scheme", "word", "tag", "min_count", "lowercase", "zero_digits", "max_chars")
         texts = {name: file_digest(self.file(name)) for name in sorted({"train", self.split})}
         models = [model_digest(path) for path in self.vectors_of]
         options = {name: getattr(self, name) for name in names}
