@@ -13,9 +13,9 @@ Hardware and time: not given in the paper; a pass over the 14,041 sentences of C
 The first command stores the top layers of the models (any that ctxjax.load opens: two runs of
 experiments/ulmfit/pretrain.py, one with direction=backward, or one of experiments/elmo/pretrain.py) and prints N.
 Without `vectors_of` and `features` the second one trains the plain tagger that the paper compares with. DIR has
-eng.train, eng.testa and eng.testb (`source.train`, `heldout` and `test` name others) in columns. The number of words and
-the tags must be those of eng.train; where they are not, the error names them. To begin with the words of a file of
-vectors, convert it (python -m ctxjax.convert FILE runs/vectors --to ctxjax) and add --config.init_from.path=runs/vectors
+eng.train, eng.testa and eng.testb (`source.train`, `heldout` and `test` name others) in columns. The number of words
+and the tags must be those of eng.train; where they are not, the error names them. To begin with the words of a file of
+vectors, convert it (python -m ctxjax.convert FILE runs/vectors --to ctxjax), add --config.init_from.path=runs/vectors
 --config.init_from.pattern=^embed/tokens and, for words that are not in eng.train, --config.source.vocab= with the path
 of its tokenizer folder.
 

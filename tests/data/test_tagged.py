@@ -13,7 +13,8 @@ from ctxjax.data import generated
 from ctxjax.data.sources import tagged
 from ctxjax.text import characters, tags
 
-TEXT = "EU NNP I-ORG\nrejects VBZ O\nGerman JJ I-MISC\nlamb NN O\n\nPeter NNP I-PER\nBlackburn NNP I-PER\n\n1996-08-22 CD O\n"
+TEXT = "EU NNP I-ORG\nrejects VBZ O\nGerman JJ I-MISC\nlamb NN O\n\nPeter NNP I-PER\nBlackburn NNP I-PER\n\n"
+TEXT += "1996-08-22 CD O\n"
 
 
 @pytest.fixture

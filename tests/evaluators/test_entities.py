@@ -49,7 +49,7 @@ def test_tags_without_spans_are_refused(run):
     with config.unlocked():
         config.source.update(read="", scheme="")
     source = configs.build("source", config.source)
-    with pytest.raises(ConfigError, match="set config.source.scheme"):
+    with pytest.raises(ConfigError, match=r"set config\.source\.scheme"):
         make(run, split="heldout").__class__(
             model=run.model, objective=None, open_source=lambda split: source, mesh=None, train_batch_size=16
         )

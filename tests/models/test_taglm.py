@@ -44,9 +44,9 @@ def test_features_are_joined_to_the_output_of_the_first_layer():
 
 def test_features_that_are_missing_are_named():
     model, params, inputs = example(features=3)
-    with pytest.raises(ValueError, match="model.features=3 needs inputs.features"):
+    with pytest.raises(ValueError, match=r"model\.features=3 needs inputs.features"):
         model.apply({"params": params}, {name: value for name, value in inputs.items() if name != "features"})
-    with pytest.raises(ValueError, match="set model.depth to 2 or more"):
+    with pytest.raises(ValueError, match=r"set model\.depth to 2 or more"):
         model.clone(depth=1).apply({"params": params}, inputs)
 
 
