@@ -81,7 +81,8 @@ class Model(Protocol):
     A class attribute `predicts` says which words the readout tells: "masked" ones, the "next", the "neighbours", which
     are the next and the previous, the "context", those around, as static word vectors do, or those of a "target", of
     which `inputs.decoder_tokens` are the words before. Such a model has `encode(inputs, carry, train)` too, its encoder
-    alone. `ctxjax.load` goes by `predicts`; a model without it gives vectors alone.
+    alone. A tagger of sentences says "tags", and its readout has a row for each of its `labels`. `ctxjax.load` goes by
+    `predicts`; a model without it gives vectors alone.
     """
 
     def __call__(self, inputs: Inputs, carry: Carry = (), train: bool = False) -> Outputs: ...

@@ -1,7 +1,7 @@
 """Precision, recall and F1 of the spans that a tagger tells, over a whole split, as conlleval counts them.
 
-    python -m ctxjax.evaluate --workdir runs/ner --config experiments/taglm/tag.py --only test \
-        --config.source.corpus=DIR
+    python -m ctxjax.evaluate --workdir runs/names --config experiments/taglm/tag.py --config.source.corpus=DIR \
+        --only spans --config.evals.spans.split=test
 
 Reference: Tjong Kim Sang and De Meulder 2003, "Introduction to the CoNLL-2003 Shared Task".
 """

@@ -185,6 +185,7 @@ class Model(nn.Module):
     dropout: float = 0.25
     dtype: str = "float32"
     param_dtype: str = "float32"
+    predicts = "tags"
 
     def setup(self) -> None:
         kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}

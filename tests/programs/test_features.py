@@ -35,6 +35,8 @@ def test_stored_by_the_program_and_read_by_the_run(models, tmp_path, capsys):
     assert loop.train(config, tmp_path, devices=jax.devices()[:1]) == 0
     names = {name for line in metrics.read(tmp_path) for name in line}
     assert {"heldout/crf", "heldout/words_accuracy", "spans/f1", "spans/f1_PER"} <= names
+    with pytest.raises(ConfigError, match=r"cannot embed: it is a tagger"):
+        ctxjax.load(tmp_path).embed("ba ba ba")
 
 
 def test_a_config_without_models_is_refused():
