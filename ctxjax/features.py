@@ -37,6 +37,8 @@ def store(source: Any, number: int, model: Any) -> int:
         from ctxjax.config import ConfigError
 
         opened = model() if callable(model) else model
+        if "embed" not in opened.can:
+            raise ConfigError(f"config.source.vectors_of: {source.vectors_of[number]} gives no vectors")
         sentences = source.sentences
         words = sum(len(one.words) for one in sentences)
         rows, filled = None, 0

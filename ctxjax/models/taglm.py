@@ -166,7 +166,8 @@ class Model(nn.Module):
       cell: "gru" (names) or "lstm" (chunks), of `width` each way.
       chars: "gru", of `char_width` each way; "cnn", `char_width` filters over 3 characters; or "none".
       dropout: on the input of every recurrent layer and of the dense one.
-      constrained: steps that `scheme` does not have are forbidden, in training and in use.
+      scheme: of the labels; "" for tags that say no spans.
+      constrained: steps that the scheme does not have are forbidden, in training and in use.
     """
 
     vocab_size: int
@@ -195,6 +196,10 @@ class Model(nn.Module):
             raise ValueError(f"model.chars={self.chars!r} is none of 'gru', 'cnn' and 'none'")
         if len(self.labels) < 2:
             raise ValueError(f"model.labels={self.labels} are not two tags or more")
+        if self.constrained and self.scheme not in tags.SCHEMES:
+            raise ValueError(
+                f"model.constrained needs model.scheme={self.scheme!r} to be one of {', '.join(tags.SCHEMES)}"
+            )
         if self.features and self.depth < 2:
             raise ValueError("model.features are read by the second layer: set model.depth to 2 or more, or features=0")
         self.embed = Embeddings(

@@ -121,7 +121,15 @@ def test_constrained_paths_keep_to_the_scheme():
     assert broken > 5
 
 
-@pytest.mark.parametrize(("fields", "message"), [({"cell": "rnn"}, "model.cell='rnn'"), ({"labels": ()}, "two tags")])
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"cell": "rnn"}, "model.cell='rnn' is neither"),
+        ({"chars": "rnn"}, "model.chars='rnn' is none of"),
+        ({"labels": ("O",)}, "are not two tags"),
+        ({"scheme": "", "constrained": True}, "model.constrained needs model.scheme=''"),
+    ],
+)
 def test_mistakes_are_named(fields, message):
     model, params, inputs = example()
     with pytest.raises(ValueError, match=message):

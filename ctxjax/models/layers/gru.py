@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ctxjax.models.layers import steps
-from ctxjax.models.layers.lstm import _at, _product, _set, _where
 
 
 def gru(
@@ -47,14 +46,14 @@ def _run(gates, recurrent, bias, hidden, mask, used, keep: bool):
 
     def step(t, state):
         old, outputs, kept = state
-        x_r, x_z, x_n = jnp.split(_at(gates, t).astype(jnp.float32), 3, axis=-1)
-        h_r, h_z, h_n = jnp.split(_product(old, recurrent), 3, axis=-1)
+        x_r, x_z, x_n = jnp.split(steps.at(gates, t).astype(jnp.float32), 3, axis=-1)
+        h_r, h_z, h_n = jnp.split(steps.product(old, recurrent), 3, axis=-1)
         h_n = h_n + bias.astype(jnp.float32)[:, None, :]
         r, z = jax.nn.sigmoid(x_r + h_r), jax.nn.sigmoid(x_z + h_z)
         n = jnp.tanh(x_n + r * h_n)
-        new = _where(mask, t, (1.0 - z) * n + z * old, old)
-        kept = tuple(_set(leaf, t, value) for leaf, value in zip(kept, (r, z, n, h_n)))
-        return new, _set(outputs, t, new), kept
+        new = steps.chosen(mask, t, (1.0 - z) * n + z * old, old)
+        kept = tuple(steps.put(leaf, t, value) for leaf, value in zip(kept, (r, z, n, h_n)))
+        return new, steps.put(outputs, t, new), kept
 
     kept = tuple(jnp.zeros((*lead, width), gates.dtype) for _ in range(4 if keep else 0))
     state = (hidden.astype(jnp.float32), jnp.zeros((*lead, width), jnp.float32), kept)
@@ -82,17 +81,17 @@ def _backward(residuals, gradients):
     def step(back, state):
         d_hidden, d_gates, d_inner = state
         t = length - 1 - back
-        r, z, n, h_n = (_at(leaf, t).astype(jnp.float32) for leaf in kept)
-        d_hidden = d_hidden + _at(d_outputs, t)
-        d_new = _where(mask, t, d_hidden, 0.0)
+        r, z, n, h_n = (steps.at(leaf, t).astype(jnp.float32) for leaf in kept)
+        d_hidden = d_hidden + steps.at(d_outputs, t)
+        d_new = steps.chosen(mask, t, d_hidden, 0.0)
         d_n = d_new * (1.0 - z) * (1.0 - n**2)
-        d_z = d_new * (_at(before, t) - n) * z * (1.0 - z)
+        d_z = d_new * (steps.at(before, t) - n) * z * (1.0 - z)
         d_r = d_n * h_n * r * (1.0 - r)
         d_h_n = d_n * r
-        through = _product(jnp.concatenate([d_r, d_z, d_h_n], axis=-1), recurrent_t)
-        d_hidden = _where(mask, t, d_new * z + through, d_hidden)
-        d_gates = _set(d_gates, t, jnp.concatenate([d_r, d_z, d_n], axis=-1))
-        return d_hidden, d_gates, _set(d_inner, t, d_h_n)
+        through = steps.product(jnp.concatenate([d_r, d_z, d_h_n], axis=-1), recurrent_t)
+        d_hidden = steps.chosen(mask, t, d_new * z + through, d_hidden)
+        d_gates = steps.put(d_gates, t, jnp.concatenate([d_r, d_z, d_n], axis=-1))
+        return d_hidden, d_gates, steps.put(d_inner, t, d_h_n)
 
     lead = outputs.shape[:3]
     state = (
