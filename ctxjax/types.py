@@ -12,7 +12,8 @@ labels are never in it. Names in `inputs`:
     tokens [B T] int32, chars [B T C] int32, segment_ids [B T] int32, positions [B T] int32,
     mask [B T] bool (True = a real token, which may be attended to), cls_positions [B S] int32,
     decoder_tokens, decoder_segment_ids, decoder_positions [B T'] int32 (the shifted target; tokens are the source),
-    subwords [B T S] int32 (rows of n-grams behind those of words, -1 for none)
+    subwords [B T S] int32 (rows of n-grams behind those of words, -1 for none),
+    features [B T F] float32 (vectors of every token by models that are not trained)
 
 Beside them stand what an objective reads: `counts [B P]` float32 (of co-occurrence), labels of its own in int32.
 `weights` says how much a position counts in the loss; it never means attention validity. `is_first [B]` is True where a
@@ -80,7 +81,8 @@ class Model(Protocol):
     A class attribute `predicts` says which words the readout tells: "masked" ones, the "next", the "neighbours", which
     are the next and the previous, the "context", those around, as static word vectors do, or those of a "target", of
     which `inputs.decoder_tokens` are the words before. Such a model has `encode(inputs, carry, train)` too, its encoder
-    alone. `ctxjax.load` goes by `predicts`; a model without it gives vectors alone.
+    alone. A tagger of sentences says "tags", and its readout has a row for each of its `labels`. `ctxjax.load` goes by
+    `predicts`; a model without it gives vectors alone.
     """
 
     def __call__(self, inputs: Inputs, carry: Carry = (), train: bool = False) -> Outputs: ...

@@ -120,3 +120,46 @@ def generated_texts(count: int = 400) -> str:
             pathlib.Path(folder.name, f"{split}.txt").write_text("".join(lines))
         _kept[key] = folder
     return _kept[key].name
+
+
+def generated_tags(count: int = 400) -> str:
+    """The folder of generated sentences with spans, in the files and columns of CoNLL-2003, written once a process.
+
+    A word that ends in "ba" or "ku" is the name of a place or a person, together with the word before it where that
+    ends in "o". The last column has the tags in IOB1, the one before in BIO. Beside the files lies `model.txt`, vectors
+    of the words.
+    """
+    key = ("tags", count, False)
+    if key not in _kept:
+        from ctxjax.text.tags import tags_of
+
+        folder = tempfile.TemporaryDirectory(prefix="ctxjax-generated-")
+        kinds = {"ba": "LOC", "ku": "PER"}
+        for name, number, seed in (("eng.train", count, 0), ("eng.testa", count // 4, 1), ("eng.testb", count // 4, 2)):
+            lines = ["-DOCSTART- -X- -X- O\n\n"]
+            for sentences in documents(number, seed):
+                words = sentences[0].split()
+                spans, end = [], 0
+                for place, word in enumerate(words):
+                    if word[-2:] in kinds:
+                        first = place - 1 if place > end and words[place - 1].endswith("o") else place
+                        spans.append((kinds[word[-2:]], first, place + 1))
+                        end = place + 1
+                told = zip(words, *(tags_of(spans, len(words), scheme) for scheme in ("BIO", "IOB1")))
+                lines += [" NN ".join([word, f"{bio} {iob}\n"]) for word, bio, iob in told] + ["\n"]
+            pathlib.Path(folder.name, name).write_text("".join(lines))
+        rows = [
+            f"{word} {place % 7 - 3} {place % 5 - 2} {place % 3 - 1}\n"
+            for place, word in enumerate(sorted(_words(random.Random("language"))))
+        ]
+        pathlib.Path(folder.name, "model.txt").write_text("".join([f"{len(rows)} 3\n", *rows]))
+        _kept[key] = folder
+    return _kept[key].name
+
+
+def stored_vectors(folder: pathlib.Path, *, words: list[str]) -> None:
+    """Write `vectors.npy` for some words, as the vectors of a model are stored: here three letters of each."""
+    import numpy as np
+
+    rows = [[ord(letter) / 128.0 for letter in word.ljust(3)[:3]] for word in words]
+    np.save(folder / "vectors.npy", np.array(rows, np.float32))

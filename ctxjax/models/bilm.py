@@ -17,12 +17,13 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from ctxjax.models.layers.core import glorot
 from ctxjax.models.layers.dropout import dropout, stream
 from ctxjax.models.layers.encoders import CharEncoder, WordEncoder
 from ctxjax.models.layers.lstm import projected_lstm
+from ctxjax.models.layers.turning import pick, turned_places
 from ctxjax.types import Carry, Inputs, Outputs
 
 DIRECTIONS = 2
@@ -170,10 +171,10 @@ class Model(nn.Module):
         mask = None if streams or "mask" not in inputs else inputs["mask"]
         turned = None
         if not streams:
-            turned = _turned(words.shape[1], mask, words.shape[0])
+            turned = turned_places(words.shape[1], mask, words.shape[0])
             if mask is not None:
                 words = jnp.where(mask[:, :, None], words, jnp.zeros((), words.dtype))
-            words = jnp.stack([words, _pick(words, turned)], axis=1)
+            words = jnp.stack([words, pick(words, turned)], axis=1)
         x = words.transpose(1, 2, 0, 3)
         steps = None if mask is None else mask.T
         rng = stream(self.make_rng("dropout")) if train else None
@@ -191,7 +192,7 @@ class Model(nn.Module):
         layers[-1] = dropout(layers[-1], self.dropout, rng, "top")
         layers = [layer.transpose(2, 0, 1, 3) for layer in layers]
         if turned is not None:
-            layers = [jnp.concatenate([layer[:, 0], _pick(layer[:, 1], turned)], axis=-1) for layer in layers]
+            layers = [jnp.concatenate([layer[:, 0], pick(layer[:, 1], turned)], axis=-1) for layer in layers]
             if mask is not None:
                 layers = [jnp.where(mask[:, :, None], layer, jnp.zeros((), layer.dtype)) for layer in layers]
         return Outputs(tuple(layers), None, {"cell": jnp.stack(cells, 1), "hidden": jnp.stack(hiddens, 1)})
@@ -232,19 +233,6 @@ class Model(nn.Module):
     def readout_flops(self, rows: int) -> float:
         """Forward FLOPs of the full softmax of `rows` rows of one direction."""
         return 2.0 * rows * self.projection * self.vocab_size
-
-
-def _turned(length: int, mask: Bool[Array, "B T"] | None, rows: int) -> Int[Array, "B T"]:
-    """Where each place of a row turned round within its own length comes from; padding stays. Its own inverse."""
-    places = jnp.arange(length)[None, :]
-    if mask is None:
-        return jnp.broadcast_to(length - 1 - places, (rows, length))
-    last = mask.sum(axis=1, keepdims=True) - 1
-    return jnp.where(places <= last, last - places, places)
-
-
-def _pick(x: Float[Array, "B T D"], places: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-    return jnp.take_along_axis(x, places[:, :, None], axis=1)
 
 
 def tiny() -> Model:

@@ -66,7 +66,7 @@ class Opened:
     @property
     def can(self) -> tuple[str, ...]:
         """Which of the methods this model has what is needed for."""
-        if self.tokenizer is None:
+        if self.tokenizer is None or self.predicts == "tags":
             return ()
         if ("mlm" if self.predicts == "masked" else "softmax") in self.missing or self.config.get("splits"):
             return ("embed",)
@@ -91,6 +91,8 @@ class Opened:
             return make_reader(self.tokenizer, self.config, self.predicts, self.backward)
         if self.tokenizer is None:
             why = "no vocabulary lies beside it"
+        elif self.predicts == "tags":
+            why = "it is a tagger, which python -m ctxjax.evaluate runs on files of tagged words"
         elif method in ("vector", "nearest"):
             why = "its vectors of a word depend on the text around it"
         elif method == "classify":

@@ -59,7 +59,8 @@ def test_shapes(made):
     last = getattr(model, "projection", outputs.hidden[-1].shape[-1])  # a biLM's directions are read one by one
     gathered = outputs.hidden[-1][:, 0, :last]
     read, table, bias = model.apply({"params": params}, gathered, method="readout")
-    assert table.shape == (model.vocab_size, read.shape[1]) and bias.shape == (model.vocab_size,)
+    outcomes = len(getattr(model, "labels", ())) or model.vocab_size
+    assert table.shape == (outcomes, read.shape[1]) and bias.shape == (outcomes,)
 
 
 def test_every_parameter_has_a_finite_gradient_that_is_not_zero(made):

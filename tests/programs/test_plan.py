@@ -36,6 +36,7 @@ WIDER = {
     "word2vec": {"width": 512},
     "fasttext": {"width": 512, "labels": tuple(map(str, range(300)))},
     "glove": {"width": 512},
+    "taglm": {"width": 256, "embed_width": 64, "chars": "none"},
 }
 
 

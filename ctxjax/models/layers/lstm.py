@@ -89,45 +89,22 @@ def _inside(x: Array, bound: float) -> Array | float:
     return (jnp.abs(x) < bound).astype(x.dtype) if bound else 1.0
 
 
-def _product(x: Array, weights: Array) -> Array:
-    """`[S B X] @ [S X Y]` in the dtype of the weights, summed in f32."""
-    return jax.lax.dot_general(
-        x.astype(weights.dtype), weights, (((2,), (1,)), ((0,), (0,))), preferred_element_type=jnp.float32
-    )
-
-
-def _at(leaf: Array, t: Array) -> Array:
-    """Step t of `[S T ...]`."""
-    return jax.lax.dynamic_index_in_dim(leaf, t, axis=1, keepdims=False)
-
-
-def _set(leaf: Array, t: Array, value: Array) -> Array:
-    return jax.lax.dynamic_update_index_in_dim(leaf, value.astype(leaf.dtype), t, axis=1)
-
-
-def _where(mask: Array | None, t: Array, new: Array, old: Array | float) -> Array:
-    if mask is None:
-        return new
-    keep = jax.lax.dynamic_index_in_dim(mask, t, axis=0, keepdims=False)
-    return jnp.where(keep[None, :, None], new, old)
-
-
 def _run(gates, recurrent, projection, cell, hidden, mask, used, options: _Options, keep: bool):
     """The loop over steps; `keep` writes what the backward loop needs: the cells and the gates' values."""
     directions, length, rows, _ = gates.shape
 
     def step(t, state):
         old_cell, old_hidden, outputs, kept = state
-        z = _at(gates, t).astype(jnp.float32) + _product(old_hidden, recurrent)
+        z = steps.at(gates, t).astype(jnp.float32) + steps.product(old_hidden, recurrent)
         i, j, f, o = jnp.split(z, 4, axis=-1)
         i, j, f, o = jax.nn.sigmoid(i), jnp.tanh(j), jax.nn.sigmoid(f + options.forget_bias), jax.nn.sigmoid(o)
-        cell = _where(mask, t, _clip(f * old_cell + i * j, options.cell_clip), old_cell)
+        cell = steps.chosen(mask, t, _clip(f * old_cell + i * j, options.cell_clip), old_cell)
         inner = o * jnp.tanh(cell)
-        out = inner if projection is None else _clip(_product(inner, projection), options.projection_clip)
-        hidden = _where(mask, t, out, old_hidden)
+        out = inner if projection is None else _clip(steps.product(inner, projection), options.projection_clip)
+        hidden = steps.chosen(mask, t, out, old_hidden)
         if keep:
-            kept = tuple(_set(leaf, t, value) for leaf, value in zip(kept, (cell, i, j, f, o)))
-        return cell, hidden, _set(outputs, t, hidden), kept
+            kept = tuple(steps.put(leaf, t, value) for leaf, value in zip(kept, (cell, i, j, f, o)))
+        return cell, hidden, steps.put(outputs, t, hidden), kept
 
     lead = (directions, length, rows)
     outputs = jnp.zeros((*lead, hidden.shape[-1]), jnp.float32)
@@ -161,27 +138,27 @@ def _backward(options, residuals, gradients):
     def step(back, state):
         d_cell, d_hidden, d_gates, d_projected = state
         t = length - 1 - back
-        i_t, j_t, f_t, o_t = (_at(leaf, t).astype(jnp.float32) for leaf in (i, j, f, o))
-        cell = _at(cells, t)
-        d_hidden = d_hidden + _at(d_outputs, t)
+        i_t, j_t, f_t, o_t = (steps.at(leaf, t).astype(jnp.float32) for leaf in (i, j, f, o))
+        cell = steps.at(cells, t)
+        d_hidden = d_hidden + steps.at(d_outputs, t)
         tanh_cell = jnp.tanh(cell)
-        d_out = _where(mask, t, d_hidden * _inside(_at(outputs, t), options.projection_clip), 0.0)
-        d_inner = d_out if projection_t is None else _product(d_out, projection_t)
+        d_out = steps.chosen(mask, t, d_hidden * _inside(steps.at(outputs, t), options.projection_clip), 0.0)
+        d_inner = d_out if projection_t is None else steps.product(d_out, projection_t)
         d_new = (d_cell + d_inner * o_t * (1 - tanh_cell**2)) * _inside(cell, options.cell_clip)
-        d_new = _where(mask, t, d_new, 0.0)
+        d_new = steps.chosen(mask, t, d_new, 0.0)
         d_z = jnp.concatenate(
             [
                 d_new * j_t * i_t * (1 - i_t),
                 d_new * i_t * (1 - j_t**2),
-                d_new * _at(old_cells, t) * f_t * (1 - f_t),
+                d_new * steps.at(old_cells, t) * f_t * (1 - f_t),
                 d_inner * tanh_cell * o_t * (1 - o_t),
             ],
             axis=-1,
         )
-        d_cell = _where(mask, t, d_new * f_t, d_cell)
-        d_hidden = _where(mask, t, _product(d_z, recurrent_t), d_hidden)
-        d_projected = None if d_projected is None else _set(d_projected, t, d_out)
-        return d_cell, d_hidden, _set(d_gates, t, d_z), d_projected
+        d_cell = steps.chosen(mask, t, d_new * f_t, d_cell)
+        d_hidden = steps.chosen(mask, t, steps.product(d_z, recurrent_t), d_hidden)
+        d_projected = None if d_projected is None else steps.put(d_projected, t, d_out)
+        return d_cell, d_hidden, steps.put(d_gates, t, d_z), d_projected
 
     state = (
         d_last_cell.astype(jnp.float32),

@@ -1,4 +1,5 @@
-"""Products of all steps of a window at once, which cost nothing for steps behind the last one that is used.
+"""Products of all steps of a window at once, which cost nothing for steps behind the last one that is used; and what a
+recurrent loop does at one step.
 
 A window has one static shape however long its text is. Its steps are taken in blocks, and a loop with as many turns as
 the text needs leaves the rest at zero. Reverse differentiation knows no such loop, so the derivative is written here.
@@ -38,6 +39,31 @@ def outer(
 
     zeros = jnp.zeros((left.shape[0], left.shape[3], right.shape[3]), jnp.float32)
     return jax.lax.fori_loop(0, turns, add, zeros)
+
+
+def product(x: Array, weights: Array) -> Array:
+    """`[S B X] @ [S X Y]` in the dtype of the weights, summed in f32."""
+    return jax.lax.dot_general(
+        x.astype(weights.dtype), weights, (((2,), (1,)), ((0,), (0,))), preferred_element_type=jnp.float32
+    )
+
+
+def at(leaf: Array, t: Array) -> Array:
+    """Step t of `[S T ...]`."""
+    return jax.lax.dynamic_index_in_dim(leaf, t, axis=1, keepdims=False)
+
+
+def put(leaf: Array, t: Array, value: Array) -> Array:
+    """`[S T ...]` with another step t."""
+    return jax.lax.dynamic_update_index_in_dim(leaf, value.astype(leaf.dtype), t, axis=1)
+
+
+def chosen(mask: Array | None, t: Array, new: Array, old: Array | float) -> Array:
+    """The new `[S B H]` where `mask [T B]` has step t, else the old."""
+    if mask is None:
+        return new
+    keep = jax.lax.dynamic_index_in_dim(mask, t, axis=0, keepdims=False)
+    return jnp.where(keep[None, :, None], new, old)
 
 
 def _blocks(length: int, used: Array) -> tuple[int, Array]:
