@@ -37,9 +37,9 @@ NOTES = """Perplexity is of a model's own pieces on its held-out split, and comp
 pieces; bits a character compare all models that give a text a probability, and flatter those of words, which need not
 spell an unknown one. A masked model's pseudo-likelihood sees both sides of a piece and is no such probability. A word's
 vector is layer 0 of a model that reads the word alone. Dashes: the model cannot do it, or nobody measured it."""
-STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#222}
-table{border-collapse:collapse;font-size:.85rem}
-td,th{padding:.25rem .6rem;border-bottom:1px solid #ddd;text-align:right}
+STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:84rem;margin:2rem auto;padding:0 1rem;color:#222}
+table{border-collapse:collapse;font-size:.8rem}td{white-space:nowrap}
+td,th{padding:.25rem .5rem;border-bottom:1px solid #ddd;text-align:right}
 th:first-child,td:first-child{text-align:left}thead th{vertical-align:bottom;border-bottom:2px solid #888}
 img{max-width:100%}.best{font-weight:700}.wide{overflow-x:auto}small{color:#666}"""
 
@@ -231,10 +231,13 @@ def senses(suite: Mapping[str, Figures]) -> str:
     baseline = first["senses/most_frequent_sense"]
     pyplot = _pyplot()
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2))
-    for name, values in layers.items():
+    for number, (name, values) in enumerate(layers.items()):
         apart = [suite[name][f"senses/apart_{i}"] for i in range(len(values))]
         for axis, row in zip(axes, (values, apart)):
-            axis.plot(range(len(row)), row, marker="o", markersize=4, label=name)
+            if len(row) == 1:  # a static model, the same at every depth
+                axis.axhline(row[0], color=f"C{number}", linestyle=":", label=f"{name} (static)")
+            else:
+                axis.plot(range(len(row)), row, color=f"C{number}", marker="o", markersize=4, label=name)
     axes[0].axhline(baseline, color="gray", linestyle="--", label="most frequent sense")
     axes[0].set(title="nearest other occurrence has the same sense", xlabel="layer", ylabel="accuracy")
     axes[1].axhline(0.0, color="gray", linestyle="--")

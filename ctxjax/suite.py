@@ -60,6 +60,8 @@ def names(paths: Sequence[str]) -> list[str]:
 def table(found: Mapping[str, Mapping[str, Any]]) -> str:
     """A Markdown table: a row for each figure, a column for each model."""
     rows = list(dict.fromkeys(figure for figures in found.values() for figure in figures))
+    parts = list(dict.fromkeys(row.split("/")[0] for row in rows))
+    rows.sort(key=lambda row: parts.index(row.split("/")[0]))  # the figures of an evaluator stand together
     lines = [["", *found], ["---", *["---:"] * len(found)]]
     lines += [[row, *(_number(figures.get(row)) for figures in found.values())] for row in rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(found) + 1)]
@@ -70,6 +72,6 @@ def table(found: Mapping[str, Mapping[str, Any]]) -> str:
 def _number(value: int | float | None) -> str:
     if value is None:
         return ""
-    if float(value).is_integer() and abs(value) >= 10:
+    if isinstance(value, int) or (float(value).is_integer() and abs(value) >= 10):
         return f"{int(value):,}"
     return f"{value:.4g}" if abs(value) >= 100 else f"{value:.3f}"
