@@ -44,7 +44,10 @@ def prepare(settings: Settings) -> dict[str, Any]:
     """
     output = pathlib.Path(settings.output)
     given = preparation.given_tokenizer(settings)
-    inputs = preparation.find_inputs(settings, settings.input)
+    if settings.pairs:
+        inputs = preparation.find_pairs(settings)
+    else:
+        inputs = preparation.find_inputs(settings, settings.input)
     apart = preparation.find_inputs(settings, settings.heldout_input)
     plan = preparation.make_plan(settings, inputs, given, apart)
     if apart:

@@ -54,6 +54,8 @@ class Settings:
             raise ConfigError("--vocab gives the vocabulary, so --vocab_size has nothing to say; leave one of them out")
         if not 0 <= self.heldout < 1:
             raise ConfigError(f"--heldout {self.heldout} is not a share of the documents between 0 and 1")
+        if self.heldout_input and self.pairs:
+            raise ConfigError("--heldout_input is of --input; the held-out pairs are a share of --pairs (--heldout)")
         if self.heldout_input and self.heldout not in (0, type(self).heldout):
             raise ConfigError(
                 "--heldout_input says what is held out, so --heldout has nothing to say; leave one of them out"
@@ -90,15 +92,22 @@ def find_inputs(settings: Settings, given: Sequence[str]) -> list[reading.Input]
       ConfigError: an input that is missing, cannot be read, or lies in the output folder.
     """
     output = pathlib.Path(settings.output).resolve()
-    if settings.pairs:
-        found = parallel.describe(*settings.pairs)
-        _outside(output, *settings.pairs)
-        return [found]
     names = [item for item in given if item.startswith(tfds_text.PREFIX)]
     files = [item for item in given if item not in names]
     found = reading.describe(reading.find_files(files), settings.format) if files else []
     _outside(output, *(item.path for item in found))
     return found + [tfds_text.describe(name, settings.field) for name in names]
+
+
+def find_pairs(settings: Settings) -> list[reading.Input]:
+    """The two files of `settings.pairs` as one source of text.
+
+    Raises:
+      ConfigError: a file that is missing, or one in the output folder, or other numbers of lines.
+    """
+    found = parallel.describe(*settings.pairs)
+    _outside(pathlib.Path(settings.output).resolve(), *settings.pairs)
+    return [found]
 
 
 def _outside(output: pathlib.Path, *paths: str) -> None:
