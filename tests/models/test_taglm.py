@@ -11,7 +11,10 @@ from ctxjax.text import characters, tags
 
 LENGTHS = np.array([6, 4, 1])
 WORDS = "Anna of Bergen saw it .".split()
-VARIANTS = [("gru", "cnn"), ("lstm", "gru"), ("gru", "none")]
+VARIANTS = [
+    ("gru", "cnn"),
+    *(pytest.param(*pair, marks=pytest.mark.slow) for pair in (("lstm", "gru"), ("gru", "none"))),
+]
 
 
 def example(features=0, seed=0, **fields):
