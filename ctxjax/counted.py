@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ctxjax import config as configs
-from ctxjax import records, tree
+from ctxjax import metrics, records, tree
 from ctxjax.checkpoint import Checkpoints
 from ctxjax.config import ConfigError
 from ctxjax.data.corpus import Corpus
@@ -104,6 +104,9 @@ def _count(
     _save(checkpoints, tables, about, corpus, folder)
     model = NGrams(tables, vocab_size, config.model.order, bos, eos, config.model.smoothing, config.model.k)
     evaluation = evaluate(model, held, log)
+    writer = metrics.JsonLines(folder / "metrics.jsonl")
+    writer.write(1, evaluation | {"tokens": counter.events})
+    writer.close()
     payload = {
         "config": about | {"source": about["source"] | {"corpus": pathlib.Path(config.source.corpus).name}},
         "steps": 1,

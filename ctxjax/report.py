@@ -163,6 +163,8 @@ def table(head: Sequence[str], rows: list[Sequence[str]]) -> list[str]:
 def _run_rows(record: Mapping[str, Any], published: list[dict[str, Any]]) -> list[Sequence[str]]:
     model = record["config"]["model"]
     size = f"{model['name']} {model.get('depth', '?')}x{model.get('width', '?')}"
+    if "order" in model:
+        size = f"{model['name']} of order {model['order']}, {model['smoothing']}"
     known = {row["metric"]: row["value"] for row in published if row["model"] == model["name"]}
     rows: list[Sequence[str]] = []
     for metric, value in record["evaluation"].items():

@@ -9,7 +9,7 @@ import pytest
 
 import ctxjax
 from ctxjax import config as configs
-from ctxjax import prepare, train
+from ctxjax import metrics, prepare, train
 from ctxjax.config import ConfigError
 from ctxjax.data.generated import documents, generated_corpus
 
@@ -32,6 +32,7 @@ def test_a_run_like_any_other(counted, capsys):
     assert record["evaluation"]["heldout/lm_perplexity"] < 15 and record["evaluation"]["heldout/impossible"] == 0
     assert record["config"]["model"]["order"] == 3 and len(record["train"]["n-grams"]) == 3
     assert not list(counted.glob(".counting*"))
+    assert metrics.read(counted)[-1]["heldout/lm"] == record["evaluation"]["heldout/lm"]
     assert run(counted) == 0
     assert "nothing to do" in capsys.readouterr().err
 
