@@ -20,9 +20,10 @@ import numpy as np
 
 from ctxjax import config as configs
 from ctxjax import metrics, records, tree
-from ctxjax.checkpoint import Checkpoints
+from ctxjax.checkpoint import Checkpoints, read_meta
 from ctxjax.config import ConfigError
 from ctxjax.data.corpus import Corpus
+from ctxjax.digests import step_folder
 from ctxjax.ngrams import counting, smoothing
 from ctxjax.ngrams.loaded import marks
 from ctxjax.ngrams.model import NGrams
@@ -35,7 +36,7 @@ FIELDS = ("model", "source", "evals")
 
 def is_counted(config: Any) -> bool:
     """Whether a config is of a model that is counted, not trained."""
-    return "model" in config and config.model.get("name") == "ngram"
+    return "model" in config and "name" in config.model and config.model.name == "ngram"
 
 
 def validate(config: Any) -> None:
@@ -54,12 +55,7 @@ def validate(config: Any) -> None:
         )
     if not 1 <= config.model.order <= 12:
         raise ConfigError(f"config.model.order={config.model.order} is not between 1 and 12")
-    if config.model.smoothing not in smoothing.SMOOTHINGS:
-        raise ConfigError(
-            f"config.model.smoothing={config.model.smoothing!r} is not one of {', '.join(smoothing.SMOOTHINGS)}"
-        )
-    if config.model.smoothing == "add_k" and config.model.k <= 0:
-        raise ConfigError(f"config.model.k={config.model.k} must be more than 0; smoothing='ml' adds nothing")
+    smoothing.check(config.model.smoothing, config.model.k)
 
 
 def train(config: Any, workdir: str | os.PathLike[str]) -> int:
@@ -101,9 +97,9 @@ def _count(
     sizes = [len(gram.words) for gram in grams]
     del grams
     log("distinct " + ", ".join(f"{n}-grams {size:,}" for n, size in enumerate(sizes, start=1)))
-    _save(checkpoints, tables, about, corpus, folder)
     model = NGrams(tables, vocab_size, config.model.order, bos, eos, config.model.smoothing, config.model.k)
     evaluation = evaluate(model, held, log)
+    (folder / "metrics.jsonl").unlink(missing_ok=True)  # of a run that was killed right here
     writer = metrics.JsonLines(folder / "metrics.jsonl")
     writer.write(1, evaluation | {"tokens": counter.events})
     writer.close()
@@ -118,14 +114,12 @@ def _count(
         "data": corpus.fingerprint,
     }
     records.write_json(folder / "record.json", records.stamp("train", payload))
+    _save(checkpoints, tables, about, corpus, folder)  # last: with it the run is done
     log("done")
     return 0
 
 
 def _nothing_to_do(checkpoints: Checkpoints, about: Any, corpus: Corpus, folder: pathlib.Path) -> int:
-    from ctxjax.checkpoint import read_meta
-    from ctxjax.digests import step_folder
-
     meta = read_meta(step_folder(checkpoints.folder, checkpoints.steps()[-1]))
     old = meta["config"]
     if old["model"] != about["model"] or meta["data"] != corpus.fingerprint:

@@ -7,6 +7,7 @@ found before one is.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -192,6 +193,12 @@ def assemble(config: Config) -> Run:
             f"config.model.splits={getattr(model, 'splits', ())}: set both or neither"
         )
     row = pipeline.batch_at(source, seed=config.seed, batch_size=1, step=0)
+    size = config.batch_size * math.prod(row["targets"].shape[1:])
+    if getattr(objective, "sums", False) and objective.scale not in (1.0, size):
+        raise ConfigError(
+            f"config.objective.scale={objective.scale:g} is not the {size} targets of a batch, whose sum the original "
+            f"steps along: set --config.objective.scale={size}, or 1 for their mean"
+        )
     batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((config.batch_size, *leaf.shape[1:]), leaf.dtype), row)
     tokens_per_step = config.batch_size * source.tokens_per_row
     steps_per_pass = source.steps_per_pass(config.batch_size)

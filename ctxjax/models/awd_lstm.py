@@ -191,7 +191,7 @@ class Model(nn.Module):
         mask = inputs["mask"] if "mask" in inputs else None
         used = None if mask is None else mask.sum(axis=1, dtype=jnp.int32).max()
         rng = stream(self.make_rng("dropout")) if train else None
-        shared = stream(self.make_rng("shared" if self.has_rng("shared") else "dropout")) if train else None
+        shared = stream(self.make_rng("shared")) if train else None
         x = row_dropout(self.embed.tokens.embedding, tokens, self.embed_dropout, shared, "embed").astype(self.dtype)
         if mask is not None:
             x = jnp.where(mask[:, :, None], x, jnp.zeros((), x.dtype))

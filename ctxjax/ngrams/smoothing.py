@@ -43,10 +43,7 @@ def estimate(
       `order_N/log_prob` and `order_N/backoff` (float32, natural logarithms), or with `order_N/count` (int32);
       and one sentence for everything that had to be decided.
     """
-    if smoothing not in SMOOTHINGS:
-        raise ConfigError(f"config.model.smoothing={smoothing!r} is unknown{did_you_mean(smoothing, SMOOTHINGS)}")
-    if smoothing == "add_k" and k <= 0:
-        raise ConfigError(f"config.model.k={k} must be more than 0; smoothing='ml' adds nothing")
+    check(smoothing, k)
     trie, places = tries.build(vocab_size, [gram.words for gram in grams[1:]])
     tables = keys_to_tables(trie)
     first = np.zeros((2, vocab_size), np.int64)
@@ -65,6 +62,14 @@ def estimate(
         if order < trie.order:
             tables[f"order_{order}/backoff"] = backoffs[order - 1]
     return tables, notes
+
+
+def check(smoothing: str, k: float) -> None:
+    """Raises ConfigError for a smoothing that there is not, or an add-k that adds nothing."""
+    if smoothing not in SMOOTHINGS:
+        raise ConfigError(f"config.model.smoothing={smoothing!r} is unknown{did_you_mean(smoothing, SMOOTHINGS)}")
+    if smoothing == "add_k" and k <= 0:
+        raise ConfigError(f"config.model.k={k} must be more than 0; smoothing='ml' adds nothing")
 
 
 def keys_to_tables(trie: tries.Trie) -> Tables:

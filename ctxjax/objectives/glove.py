@@ -31,6 +31,7 @@ class Objective:
     alpha: float = 0.75
     scale: float = 1.0
     perplexity = ()
+    sums = True  # `scale` makes the mean over a batch its sum
 
     @property
     def loss(self) -> Mapping[str, float]:

@@ -27,6 +27,7 @@ class Objective:
 
     scale: float = 1.0
     perplexity = ()
+    sums = True  # `scale` makes the mean over a batch its sum
 
     @property
     def loss(self) -> Mapping[str, float]:

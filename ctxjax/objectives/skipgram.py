@@ -42,6 +42,7 @@ class Objective:
     limit: float = 6.0
     scale: float = 1.0
     perplexity = ()
+    sums = True  # `scale` makes the mean over a batch its sum
 
     def __post_init__(self) -> None:
         check(self)

@@ -90,7 +90,7 @@ class Words:
         self.ids: dict[str, int] = {word: i for i, word in enumerate(self.pieces)}
         self._known = {word: i for word, i in self.ids.items() if i > self.unk_id}  # a "<S>" in a text is no mark
         if split == "whitespace":
-            self._known[UNKNOWN] = self.unk_id
+            self._known.setdefault(UNKNOWN, self.unk_id)  # but a vocabulary of elsewhere may have it as a word
 
     def __len__(self) -> int:
         return len(self.pieces)

@@ -75,6 +75,7 @@ def main(argv: list[str] | None = None) -> int:
         take_text(options.text, output, int(options.words or WORDS[options.size]))
     found = stages(output, options.size, options.passes, families, options.quick)
     for number, (title, arguments) in enumerate(found, 1):
+        arguments = [_vocabulary(argument) for argument in arguments]
         print(f"\n[{number}/{len(found)}] {title}\n  python {shlex.join(arguments)}", flush=True)
         code = run(arguments)
         if code:
@@ -113,7 +114,6 @@ def stages(
 
 def run(arguments: list[str]) -> int:
     """Run a program of the repository to its end. Ctrl-C reaches it too: a training run saves, and is waited for."""
-    arguments = [_vocabulary(argument) for argument in arguments]
     with subprocess.Popen([sys.executable, *arguments], cwd=ROOT) as process:
         while True:
             try:

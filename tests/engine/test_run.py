@@ -3,6 +3,7 @@
 import pytest
 
 from ctxjax import cli
+from ctxjax import config as configs
 from ctxjax import run as runs
 from ctxjax.config import ConfigError, override
 from tests.engine import outside
@@ -117,3 +118,15 @@ def test_overrides_and_their_mistakes(corpus):
     ]:
         with pytest.raises(ConfigError, match=words):
             cli.parse(parser, flags)
+
+
+@pytest.mark.parametrize("family", ["word2vec", "glove", "fasttext"])
+def test_the_scale_of_a_sum_follows_the_batch(family):
+    """A batch of another size is another sum; the mean (1) is always right."""
+    config = configs.load(f"experiments/{family}/pretrain.py:smoke")
+    runs.assemble(config)
+    override(config, {"batch_size": "8"})
+    with pytest.raises(ConfigError, match=r"config.objective.scale=1024 is not the 512 targets .*scale=512"):
+        runs.assemble(config)
+    override(config, {"objective.scale": "1"})
+    runs.assemble(config)

@@ -77,7 +77,7 @@ def test_what_it_can_and_cannot(counted):
     ("setting", "message"),
     [
         ("--config.model.order=0", "config.model.order=0 is not between 1 and 12"),
-        ("--config.model.smoothing=katz", "is not one of kneser_ney, add_k, ml"),
+        ("--config.model.smoothing=katz", "known are add_k, kneser_ney, ml"),
         ("--config.source.corpus=", "config.source.corpus is empty"),
         ("--config.source.corpus=BYTES", "has one mark between texts"),
     ],

@@ -86,3 +86,14 @@ def test_files_round_trip(tmp_path):
         words.Words(["a", "b", "c"])
     with pytest.raises(ConfigError, match="neither"):
         words.Words(VOCABULARY.pieces, split="moses")
+
+
+def test_the_unknown_word_of_text_that_is_tokenised_already():
+    """`<unk>` is <UNK> there, is not learned, and stays a word of its own where a vocabulary has it as one."""
+    learned = words.learn(["a <unk> b <unk>"] * 2, 100, split="whitespace")
+    assert learned.pieces == ["<S>", "</S>", "<UNK>", "a", "b"]
+    assert learned.encode("a <unk> c").ids.tolist() == [3, learned.unk_id, learned.unk_id]
+    foreign = words.Words(["<S>", "</S>", "<UNK>", "<unk>", "a"], split="whitespace")
+    assert foreign.encode("a <unk>").ids.tolist() == [4, 3]
+    by_rule = words.learn(["a <unk> b"], 100)
+    assert "unk" in by_rule.pieces

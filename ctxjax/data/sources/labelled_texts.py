@@ -160,7 +160,7 @@ class Source:
 
 
 def read_texts(path: pathlib.Path) -> Iterator[tuple[str, str]]:
-    """`(label, text)` of every labelled line; of several labels the first.
+    """`(label, text)` of every line; of several labels the first, and of none "".
 
     Raises:
       ConfigError: a line that is not a JSON object with `text` and `label`.
@@ -176,8 +176,9 @@ def read_texts(path: pathlib.Path) -> Iterator[tuple[str, str]]:
                 continue
             words = line.split()
             labels = [word for word in words if word.startswith(MARK)]
-            if labels:
-                yield labels[0].removeprefix(MARK), " ".join(word for word in words if not word.startswith(MARK))
+            text = " ".join(word for word in words if not word.startswith(MARK))
+            if words:
+                yield labels[0].removeprefix(MARK) if labels else "", text
 
 
 def _write_vocabulary(folder: pathlib.Path, *, file: pathlib.Path, min_count: int) -> None:
@@ -185,6 +186,8 @@ def _write_vocabulary(folder: pathlib.Path, *, file: pathlib.Path, min_count: in
     words: collections.Counter[str] = collections.Counter()
     labels: collections.Counter[str] = collections.Counter()
     for label, text in read_texts(file):
+        if not label:
+            continue
         labels[label] += 1
         words.update([*text.split(), END])
     if not labels:
@@ -205,8 +208,11 @@ def _write_texts(folder: pathlib.Path, *, source: Source, file: pathlib.Path) ->
     kinds = {"rows": "<i4", "starts": "<i8", "labels": "<i4"}
     writers = {name: ArrayWriter(folder / f"{name}.npy", kind) for name, kind in kinds.items()}
     writers["starts"].append(np.zeros(1, np.int64))
-    strange = cut = 0
+    strange = cut = bare = 0
     for label, text in read_texts(file):
+        if not label:
+            bare += 1
+            continue
         if label not in numbers:
             strange += 1
             continue
@@ -218,6 +224,7 @@ def _write_texts(folder: pathlib.Path, *, source: Source, file: pathlib.Path) ->
     for writer in writers.values():
         writer.close()
     for number, what in (
+        (bare, "without a label, left out"),
         (strange, "with a label that training does not have, left out"),
         (cut, "cut to source.length"),
     ):
