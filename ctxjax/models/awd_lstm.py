@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ctxjax.models.layers import steps
-from ctxjax.models.layers.core import Dense, Embed
+from ctxjax.models.layers.core import Dense, Embed, uniform
 from ctxjax.models.layers.dropout import Stream, dropout, locked_dropout, row_dropout, stream
 from ctxjax.models.layers.lstm import lstm
 from ctxjax.types import Carry, Inputs, Outputs
@@ -31,11 +31,6 @@ EMBED_RANGE = 0.1
 def published_splits(vocab_size: int) -> tuple[int, ...]:
     """Where salesforce/awd-lstm-lm splits the softmax of a vocabulary of this size; main.py."""
     return (4200, 35_000, 180_000) if vocab_size > 500_000 else (2800, 20_000, 76_000) if vocab_size > 75_000 else ()
-
-
-def uniform(limit: float) -> Callable[..., Array]:
-    """U(-limit, limit)."""
-    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
 class LSTM(nn.Module):

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ctxjax.models.layers.core import glorot
+from ctxjax.models.layers.core import Softmax, glorot
 from ctxjax.models.layers.dropout import dropout, stream
 from ctxjax.models.layers.encoders import CharEncoder, WordEncoder
 from ctxjax.models.layers.lstm import projected_lstm
@@ -73,19 +73,6 @@ class Layer(nn.Module):
         return self.lstm(*args)
 
 
-class Softmax(nn.Module):
-    """The output table and bias, which both directions share."""
-
-    vocab_size: int
-    features: int
-    param_dtype: str
-
-    def setup(self) -> None:
-        init = nn.initializers.normal(math.sqrt(1.0 / self.features))
-        self.embedding = self.param("embedding", init, (self.vocab_size, self.features), self.param_dtype)
-        self.bias = self.param("bias", nn.initializers.zeros, (self.vocab_size,), self.param_dtype)
-
-
 class Heads(nn.Module):
     """The one head of the biLM."""
 
@@ -94,7 +81,8 @@ class Heads(nn.Module):
     param_dtype: str
 
     def setup(self) -> None:
-        self.softmax = Softmax(self.vocab_size, self.features, self.param_dtype)
+        init = nn.initializers.normal(math.sqrt(1.0 / self.features))
+        self.softmax = Softmax(self.vocab_size, self.features, init, self.param_dtype)  # which both directions share
 
 
 class Model(nn.Module):

@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ctxjax.models.word2vec import Embeddings, Table
+from ctxjax.models.layers.core import Embed
+from ctxjax.models.word2vec import Embeddings
 from ctxjax.types import Carry, Inputs, Outputs
 
 
@@ -30,10 +31,11 @@ class Heads(nn.Module):
     param_dtype: str
 
     def setup(self) -> None:
+        zeros, kind = nn.initializers.zeros, self.param_dtype
         if self.labels:
-            self.labels_table = Table(self.labels, self.width, 0.0, self.param_dtype, name="labels")
+            self.labels_table = Embed(self.labels, self.width, zeros, param_dtype=kind, name="labels")
         else:
-            self.output = Table(self.rows, self.width, 0.0, self.param_dtype)
+            self.output = Embed(self.rows, self.width, zeros, param_dtype=kind)
 
 
 class Model(nn.Module):

@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ctxjax.models.layers.attention import attention
 from ctxjax.models.layers.core import Dense, Embed, Norm, truncated_normal
 from ctxjax.models.layers.dropout import Stream, dropout, stream, substream
-from ctxjax.models.layers.rotary import angles, rotate
+from ctxjax.models.layers.rotary import angles
+from ctxjax.models.layers.transformer import Attention
 from ctxjax.types import Carry, Inputs, Outputs
 
 EPSILON = 1e-5
@@ -38,39 +38,6 @@ class Embeddings(nn.Module):
     def setup(self) -> None:
         self.tokens = Embed(self.vocab_size, self.width, param_dtype=self.kinds["param_dtype"])
         self.norm = Norm(self.width, self.norm_kind, EPSILON, **self.kinds)
-
-
-class RotaryAttention(nn.Module):
-    """Multi-head self-attention without biases; half of `window` words are seen on each side, or all words (0)."""
-
-    width: int
-    num_heads: int
-    window: int
-    base: float
-    implementation: str | None
-    out_deviation: float
-    kinds: Mapping[str, Any]
-
-    def setup(self) -> None:
-        self.query, self.key, self.value = (
-            Dense(self.width, self.width, truncated_normal(INIT), use_bias=False, **self.kinds) for _ in range(3)
-        )
-        self.out = Dense(self.width, self.width, truncated_normal(self.out_deviation), use_bias=False, **self.kinds)
-
-    def __call__(
-        self, x: Float[Array, "B T D"], positions: Array, mask: Bool[Array, "B T"] | None
-    ) -> Float[Array, "B T D"]:
-        rows, length, _ = x.shape
-        kernel = jnp.concatenate([part.kernel for part in (self.query, self.key, self.value)], axis=1)
-        fused = (x.reshape(-1, self.width) @ kernel.astype(x.dtype)).reshape(rows, length, 3 * self.width)
-        heads = (rows, length, self.num_heads, self.width // self.num_heads)
-        query, key, value = (part.reshape(heads) for part in jnp.split(fused, 3, axis=-1))
-        angle = angles(positions, heads[-1], self.base)
-        mixed = attention(
-            rotate(query, angle), rotate(key, angle), value, mask,
-            window=self.window // 2 if self.window else None, implementation=self.implementation,
-        )  # fmt: skip
-        return self.out(mixed.reshape(x.shape))
 
 
 class GatedMLP(nn.Module):
@@ -108,9 +75,10 @@ class Layer(nn.Module):
     def setup(self) -> None:
         if not self.first:  # the embeddings were normalised just before
             self.attention_norm = Norm(self.width, self.norm_kind, EPSILON, **self.kinds)
-        self.attention = RotaryAttention(
-            self.width, self.num_heads, self.window, self.base, self.implementation, self.out_deviation, self.kinds
-        )
+        self.attention = Attention(
+            self.width, self.num_heads, 0.0, self.implementation, self.kinds, init=truncated_normal(INIT),
+            out_init=truncated_normal(self.out_deviation), use_bias=False, window=self.window // 2 or None,
+        )  # fmt: skip
         self.mlp_norm = Norm(self.width, self.norm_kind, EPSILON, **self.kinds)
         self.mlp = GatedMLP(self.width, self.mlp_dim, self.out_deviation, self.kinds)
 
@@ -118,7 +86,8 @@ class Layer(nn.Module):
         self, x: Float[Array, "B T D"], positions: Array, mask: Bool[Array, "B T"] | None, rng: Stream | None
     ) -> Float[Array, "B T D"]:
         inner = x if self.first else self.attention_norm(x)
-        x = x + dropout(self.attention(inner, positions, mask), self.dropout, rng, "attention_out")
+        mixed, _ = self.attention(inner, mask, None, angle=angles(positions, self.width // self.num_heads, self.base))
+        x = x + dropout(mixed, self.dropout, rng, "attention_out")
         return x + dropout(self.mlp(self.mlp_norm(x)), self.dropout, rng, "mlp_out")
 
 

@@ -13,18 +13,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ctxjax.models.layers.core import Dense, Embed
+from ctxjax.models.layers.core import Dense, Embed, Softmax, uniform
 from ctxjax.types import Carry, Inputs, Outputs
 
 FEW = 0.1  # embeddings and products start within +-0.1
-
-
-def _uniform(limit: float) -> Any:
-    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
 class Embeddings(nn.Module):
@@ -35,7 +30,7 @@ class Embeddings(nn.Module):
     param_dtype: str
 
     def setup(self) -> None:
-        self.tokens = Embed(self.vocab_size, self.width, _uniform(FEW), param_dtype=self.param_dtype)
+        self.tokens = Embed(self.vocab_size, self.width, uniform(FEW), param_dtype=self.param_dtype)
 
 
 class Hidden(nn.Module):
@@ -46,24 +41,11 @@ class Hidden(nn.Module):
     kinds: Mapping[str, Any]
 
     def setup(self) -> None:
-        init = _uniform(1.0 / math.sqrt(self.inputs))
+        init = uniform(1.0 / math.sqrt(self.inputs))
         setattr(self, "in", Dense(self.inputs, self.mlp_dim, init, **self.kinds))
 
     def __call__(self, x: Float[Array, "B T X"]) -> Float[Array, "B T F"]:
         return jnp.tanh(getattr(self, "in")(x))
-
-
-class Softmax(nn.Module):
-    """U beside W, a row a word, and the bias of each word."""
-
-    vocab_size: int
-    inputs: int
-    param_dtype: str
-
-    def setup(self) -> None:
-        init = _uniform(1.0 / math.sqrt(self.inputs))
-        self.embedding = self.param("embedding", init, (self.vocab_size, self.inputs), self.param_dtype)
-        self.bias = self.param("bias", nn.initializers.zeros, (self.vocab_size,), self.param_dtype)
 
 
 class Heads(nn.Module):
@@ -74,7 +56,8 @@ class Heads(nn.Module):
     param_dtype: str
 
     def setup(self) -> None:
-        self.softmax = Softmax(self.vocab_size, self.inputs, self.param_dtype)
+        init = uniform(1.0 / math.sqrt(self.inputs))
+        self.softmax = Softmax(self.vocab_size, self.inputs, init, self.param_dtype)  # U beside W, a row a word
 
 
 class Model(nn.Module):

@@ -12,16 +12,15 @@ Reference: Peters et al. 2017, "Semi-supervised sequence tagging with bidirectio
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ctxjax.models.layers import char_cnn, crf, steps
-from ctxjax.models.layers.core import Embed
+from ctxjax.models.layers.core import Embed, Softmax, uniform
 from ctxjax.models.layers.dropout import dropout, stream
 from ctxjax.models.layers.encoders import Convolution
 from ctxjax.models.layers.gru import gru
@@ -32,11 +31,6 @@ from ctxjax.types import Carry, Inputs, Outputs
 
 DIRECTIONS = 2
 GATES = {"gru": 3, "lstm": 4}
-
-
-def uniform(limit: float) -> Callable[..., Array]:
-    """U(-limit, limit)."""
-    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
 class RNN(nn.Module):
@@ -131,19 +125,6 @@ class Embeddings(nn.Module):
         return jnp.concatenate([made.reshape(*words.shape[:2], -1).astype(words.dtype), words], axis=-1)
 
 
-class Scores(nn.Module):
-    """The dense layer that scores tags: `embedding [N D]`, one row a tag, and `bias`."""
-
-    tags: int
-    features: int
-    param_dtype: str
-
-    def setup(self) -> None:
-        shape = (self.tags, self.features)
-        self.embedding = self.param("embedding", uniform(self.features**-0.5), shape, self.param_dtype)
-        self.bias = self.param("bias", nn.initializers.zeros, (self.tags,), self.param_dtype)
-
-
 class Heads(nn.Module):
     """`head/tags` and `head/crf`."""
 
@@ -152,7 +133,7 @@ class Heads(nn.Module):
     param_dtype: str
 
     def setup(self) -> None:
-        self.scores = Scores(self.tags, self.features, self.param_dtype, name="tags")
+        self.scores = Softmax(self.tags, self.features, uniform(self.features**-0.5), self.param_dtype, name="tags")
         self.crf = crf.Transitions(self.tags, self.param_dtype)
 
 

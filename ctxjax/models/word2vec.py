@@ -12,35 +12,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ctxjax.models.layers.core import Embed, uniform
 from ctxjax.types import Carry, Inputs, Outputs
 
 MARKS = 3  # <S>, </S> and <UNK>
 
 
-class Table(nn.Module):
-    """Rows of vectors: drawn from U(-limit, limit), or zeros where the limit is 0.
-
-    The first `marks` rows are zeros too: those of a vocabulary's marks, which are never read in training.
-    """
-
-    rows: int
-    width: int
-    limit: float
-    param_dtype: str
-    marks: int = 0
-
-    def setup(self) -> None:
-        def init(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-            if not self.limit:
-                return jnp.zeros(shape, dtype)
-            drawn = jax.random.uniform(key, shape, dtype, -self.limit, self.limit)
-            return drawn.at[: self.marks].set(0.0)
-
-        self.embedding = self.param("embedding", init, (self.rows, self.width), self.param_dtype)
+def drawn_words(limit: float) -> Any:
+    """U(-limit, limit), but zeros for a vocabulary's marks, which are never read in training."""
+    return lambda *args: uniform(limit)(*args).at[:MARKS].set(0.0)
 
 
 class Embeddings(nn.Module):
@@ -52,7 +35,7 @@ class Embeddings(nn.Module):
     param_dtype: str
 
     def setup(self) -> None:
-        self.tokens = Table(self.rows, self.width, self.limit, self.param_dtype, MARKS)
+        self.tokens = Embed(self.rows, self.width, drawn_words(self.limit), param_dtype=self.param_dtype)
 
 
 class Heads(nn.Module):
@@ -63,7 +46,7 @@ class Heads(nn.Module):
     param_dtype: str
 
     def setup(self) -> None:
-        self.output = Table(self.rows, self.width, 0.0, self.param_dtype)
+        self.output = Embed(self.rows, self.width, nn.initializers.zeros, param_dtype=self.param_dtype)
 
 
 class Model(nn.Module):

@@ -30,6 +30,11 @@ def glorot(fan_in: int, fan_out: int) -> Callable[..., Array]:
     return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -limit, limit)
 
 
+def uniform(limit: float) -> Any:
+    """U(-limit, limit)."""
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(key, shape, dtype, -limit, limit)
+
+
 class Dense(nn.Module):
     """`x @ kernel + bias` over the last axis; kernel `[inputs features]`."""
 
@@ -122,3 +127,16 @@ class Embed(nn.Module):
         """The same for a table of a few rows: a product with a one-hot, whose gradient scatters nothing."""
         onehot = jax.nn.one_hot(ids, self.num, dtype=self.embedding.dtype)
         return jnp.einsum("...n,nd->...d", onehot, self.embedding, precision="highest")
+
+
+class Softmax(nn.Module):
+    """An output table `embedding [num D]`, a row for each word or tag that is told, and a `bias` for each."""
+
+    num: int
+    features: int
+    embedding_init: jax.nn.initializers.Initializer
+    param_dtype: Any = "float32"
+
+    def setup(self) -> None:
+        self.embedding = self.param("embedding", self.embedding_init, (self.num, self.features), self.param_dtype)
+        self.bias = self.param("bias", nn.initializers.zeros, (self.num,), self.param_dtype)

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ctxjax.models.layers.attention import attention
 from ctxjax.models.layers.core import Dense, LayerNorm, affine, truncated_normal
 from ctxjax.models.layers.dropout import Stream, dropout
+from ctxjax.models.layers.rotary import rotate
 
 Initializer = jax.nn.initializers.Initializer
 
@@ -44,6 +45,7 @@ class Attention(nn.Module):
       causal: a token attends to itself and to those before it.
       init, out_init: of the kernels of query, key and value, and of the last product.
       use_bias: of all four products.
+      window: a token attends to so many on each side alone; None for all.
     """
 
     width: int
@@ -55,6 +57,7 @@ class Attention(nn.Module):
     init: Initializer = truncated_normal(0.02)
     out_init: Initializer = truncated_normal(0.02)
     use_bias: bool = True
+    window: int | None = None
 
     def setup(self) -> None:
         kinds = {**self.kinds, "use_bias": self.use_bias}
@@ -70,16 +73,22 @@ class Attention(nn.Module):
         rng: Stream | None,
         cache: Cache | None = None,
         visible: Bool[Array, "B T T"] | None = None,
+        angle: Float[Array, "B T K2"] | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
         """Attend among the tokens given, or among those of a cache and then these, which it takes in.
 
         Args:
           visible: which tokens each one sees, beside what `causal` leaves; without a cache.
+          angle: by which query and key are turned (`layers/rotary.py`), the places of the tokens; None turns nothing.
         """
         query, key, value = self._project(x, (self.query, self.key, self.value))
+        if angle is not None:
+            query, key = rotate(query, angle), rotate(key, angle)
         options = {"rate": self.dropout, "rng": rng, "implementation": self.implementation}
         if cache is None:
-            mixed = attention(query, key, value, mask, causal=self.causal, visible=visible, **options)
+            mixed = attention(
+                query, key, value, mask, causal=self.causal, visible=visible, window=self.window, **options
+            )
         else:
             cache, places = _extend(cache, key, value, mask)
             visible = jnp.arange(cache.key.shape[1])[None, None, :] <= places[:, :, None]
