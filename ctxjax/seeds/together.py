@@ -9,7 +9,7 @@ carried along and no longer looked at.
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -248,7 +248,7 @@ def _without(part: Any, axis: str | None) -> Any:
     return None if part == axis else part
 
 
-class _Stacked:
+class _Stacked(Iterator[Any]):
     """Batches of several streams, one behind the other along a new first axis."""
 
     def __init__(self, streams: Sequence[Any]):
