@@ -163,7 +163,7 @@ def _pretraining(origin: Row) -> str:
     return f"pretrained on {count(tokens)} tokens in {steps:,} steps" if steps else "published weights"
 
 
-def count(value: float) -> str:
+def count(value: float | int) -> str:
     """`12.3 M`."""
     for scale, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= scale:

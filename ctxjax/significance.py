@@ -66,4 +66,5 @@ def paired_bootstrap(
     gain = whole_a - whole_b
     side = 1.0 if gain >= 0 else -1.0
     low, high = np.quantile(gains, (0.025, 0.975)).tolist()
-    return Difference(whole_a, whole_b, low, high, float(np.mean(side * gains > 2 * side * gain)))
+    twice = side * gains > 2 * side * gain + 1e-9  # exactly twice is not more, whatever the rounding
+    return Difference(whole_a, whole_b, low, high, float(np.mean(twice)))

@@ -15,14 +15,14 @@ def mean_of(scores):
 
 def test_p_is_the_share_of_all_draws_there_are():
     """Of five examples there are 3,125 draws, which can be gone through."""
-    a, b = np.array([1.0, 1.0, 0.0, 1.0, 0.3]), np.array([0.0, 1.0, 1.0, 0.0, 0.1])
-    gain = (a - b).mean()
-    gains = np.array([(a - b)[list(drawn)].mean() for drawn in itertools.product(range(5), repeat=5)])
-    exact = (gains > 2 * gain).mean()
-    found = paired_bootstrap(mean_of(a), mean_of(b), 5, resamples=20_000)
+    a, b = np.array([10, 10, 0, 10, 3]), np.array([0, 10, 10, 0, 1])  # whole, so that what is exactly twice is told
+    gains = np.array([(a - b)[list(drawn)].sum() for drawn in itertools.product(range(5), repeat=5)])
+    exact = (gains > 2 * (a - b).sum()).mean()
+    assert (gains == 2 * (a - b).sum()).any()
+    found = paired_bootstrap(mean_of(a / 10), mean_of(b / 10), 5, resamples=20_000)
     assert 0.1 < exact < 0.4 and found.p == pytest.approx(exact, abs=0.01)
-    assert (found.a, found.b) == (a.mean(), b.mean())
-    assert found.low == pytest.approx(np.quantile(gains, 0.025), abs=0.05)
+    assert (found.a, found.b) == pytest.approx((0.66, 0.42))
+    assert found.low == pytest.approx(np.quantile(gains, 0.025) / 50, abs=0.05)
 
 
 def test_the_order_of_the_systems_does_not_matter():
