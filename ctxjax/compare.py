@@ -4,9 +4,9 @@ r"""Compare systems: figures of their runs side by side, and whether a differenc
     python -m ctxjax.compare a.jsonl b.jsonl --metric f1      # what each told of the same examples
 
 A file of examples has one JSON object a line, with `id` and
-    score                 of that example; the figure is the mean of them (accuracy of one, F1 of an answer);
+    score                 of that example, as F1 of an answer; the figure is their mean;
     correct, told, gold   counts of that example, as of spans in a sentence; the figure is F1 of their sums; or
-    target, prediction    labels or numbers, of which --metric names the figure.
+    target, prediction    labels or numbers; the figure is --metric.
 The files must be of the same examples, in whatever order. Each system after the first is compared with it by the paired
 bootstrap: examples are drawn with replacement, the same for both, and p is the share of draws in which the difference
 is more than twice what it is on all of them.
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 SHAPES = (("score",), ("correct", "told", "gold"), ("target", "prediction"))
-METRICS = ("accuracy", "f1", "matthews", "pearson", "spearman")
+NUMBERS = ("pearson", "spearman", "squared_error")
+METRICS = ("accuracy", "f1", "macro_f1", "matthews", *NUMBERS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -139,55 +140,26 @@ def figure_of(
     import numpy as np
 
     if shape == ("score",):
-        scores = np.array([example["score"] for example in examples], np.float64)
-        return lambda drawn: float(scores[drawn].mean())
+        values = np.array([example["score"] for example in examples], np.float64)
+        return lambda drawn: float(values[drawn].mean())
     if shape == ("correct", "told", "gold"):
         counts = np.array([[example[name] for name in shape] for example in examples], np.float64)
 
         def f1(drawn: np.ndarray) -> float:
             correct, told, gold = counts[drawn].sum(axis=0).tolist()
-            return 2 * correct / max(1.0, told + gold)
+            return 200.0 * correct / max(1.0, told + gold)
 
         return f1
+    from ctxjax.evaluators.scores import scores
+
     targets, told = ([example[name] for example in examples] for name in shape)
-    if metric in ("pearson", "spearman"):
-        x, y = np.array(targets, np.float64), np.array(told, np.float64)
-        return lambda drawn: correlation(x[drawn], y[drawn], ranked=metric == "spearman")
-    right = np.array([str(one) == str(other) for one, other in zip(targets, told)])
-    if metric == "accuracy":
-        return lambda drawn: float(right[drawn].mean())
-    gold, ours = (np.array([str(one) == positive for one in labels]) for labels in (targets, told))
-    return lambda drawn: binary(gold[drawn], ours[drawn], metric)
-
-
-def binary(gold: np.ndarray, told: np.ndarray, metric: str) -> float:
-    """F1 of the positive label, or Matthews' correlation; 0 where it is not defined, as in scikit-learn."""
-    both, neither = float((gold & told).sum()), float((~gold & ~told).sum())
-    more, less = float((~gold & told).sum()), float((gold & ~told).sum())
-    if metric == "f1":
-        return 2 * both / max(1.0, 2 * both + more + less)
-    product = (both + more) * (both + less) * (neither + more) * (neither + less)
-    return (both * neither - more * less) / product**0.5 if product else 0.0
-
-
-def correlation(x: np.ndarray, y: np.ndarray, ranked: bool = False) -> float:
-    """Pearson's correlation, or that of the ranks, which is Spearman's; 0 where one side does not vary."""
-    import numpy as np
-
-    if ranked:
-        x, y = _ranks(x), _ranks(y)
-    x, y = x - x.mean(), y - y.mean()
-    size = float(np.sqrt((x * x).sum() * (y * y).sum()))
-    return float((x * y).sum()) / size if size else 0.0
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1; equal values share the mean of theirs."""
-    import numpy as np
-
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2.0)[place]
+    names = [] if metric in NUMBERS else sorted({str(one) for one in [*targets, *told, positive]})
+    kind = np.int64 if names else np.float64
+    right, ours = (
+        np.array([names.index(str(one)) if names else float(one) for one in some], kind) for some in (targets, told)
+    )
+    label = names.index(positive) if names else 0
+    return lambda drawn: scores((metric,), ours[drawn], right[drawn], label)[metric]
 
 
 def of_examples(paths: Sequence[pathlib.Path], metric: str, positive: str, resamples: int, seed: int) -> str:

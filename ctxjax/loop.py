@@ -403,7 +403,6 @@ class Trainer:
             "train": logged[-1] if logged else {},
             "evaluation": {name: metrics.plain(value) for name, value in self.final.items()},
             "best": self.best.summary(),
-            "majority": self.majority(),
             "origin": self.origin,
             "examples": self.run.steps_per_pass * self.config.batch_size,
             "wall_seconds": round(wall, 1),
@@ -412,14 +411,6 @@ class Trainer:
             "data": self.run.source.fingerprint,
         } | more
         records.write_json(self.workdir / "record.json", records.stamp("train", payload))
-
-    def majority(self) -> dict[str, float]:
-        """What an answer that is always the same would have got, from the evaluators that know."""
-        return {
-            f"{name}/{metric}": float(value)
-            for name, evaluator in self.evaluators.items()
-            for metric, value in getattr(evaluator, "majority", {}).items()
-        }
 
 
 def _origin(meta: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from typing import Any
 
 from ctxjax import best, metrics, significance
 
+MAJORITY = "majority_"  # before the name of a figure: of the same answer to every example
+
 
 def read(folder: pathlib.Path) -> dict[str, Any]:
     """record.json of a run folder."""
@@ -25,19 +27,22 @@ def figures(record: Mapping[str, Any]) -> dict[str, float]:
 def failure(record: Mapping[str, Any]) -> str:
     """Why a run counts as failed, or nothing.
 
-    It has diverged; or the figure that it is chosen by (`config.best`; else any that an evaluator knows it of) is not a
-    number, or no better than what the same answer to every example gets. Fine-tuning of large models on few examples
-    does that now and then (Devlin et al. 2019, section 4.1, speak of degenerate restarts).
+    It has diverged; or a figure is not a number, or no better than what the same answer to every example gets, where
+    the evaluator tells that beside it: `majority_NAME` beside `NAME`. Of a run with `config.best` only the figure that
+    it is chosen by is asked. Fine-tuning of large models on few examples fails like that now and then, for which Devlin
+    et al. 2019, section 4.1, run it several times.
     """
     if record.get("failed"):
         return record["failed"]
-    found, majority = figures(record), record.get("majority", {})
+    found = figures(record)
     metric, sign = best.parse(record["best"]["by"]) if record.get("best") else ("", 1.0)
-    for name in [metric] if metric else majority:
-        if math.isnan(found.get(name, math.nan)):
+    for name in [metric] if metric else found:
+        evaluator, _, figure = name.partition("/")
+        majority = found.get(f"{evaluator}/{MAJORITY}{figure}")
+        if math.isnan(found.get(name, math.nan)) and (metric or majority is not None):
             return f"{name} is not a number"
-        if name in majority and sign * found[name] <= sign * majority[name]:
-            return f"{name} {found[name]:.4g} is no better than one answer for all ({majority[name]:.4g})"
+        if majority is not None and sign * found[name] <= sign * majority:
+            return f"{name} {found[name]:.4g} is no better than one answer for all, {majority:.4g}"
     return ""
 
 

@@ -210,14 +210,16 @@ class Source(outside.Source):
 
 
 def test_a_run_that_answers_as_the_majority_has_failed():
-    base = {"evaluation": {"dev/accuracy": 0.7, "dev/loss": 0.5}, "majority": {"dev/accuracy": 0.7}, "best": {}}
-    assert "no better than one answer for all" in outcome.failure(base)
-    assert not outcome.failure(base | {"evaluation": {"dev/accuracy": 0.71}})
-    assert "not a number" in outcome.failure(base | {"evaluation": {"dev/accuracy": "nan"}})
-    assert outcome.failure(base | {"failed": "why"}) == "why"
-    chosen = {"by": "highest dev/accuracy", "step": 3, "figures": {"dev/accuracy": 0.9}}
+    base = {"evaluation": {"dev/accuracy": 70.0, "dev/majority_accuracy": 70.0, "dev/loss": 0.5}, "best": {}}
+    assert "no better than one answer for all, 70" in outcome.failure(base)
+    better = base | {"evaluation": base["evaluation"] | {"dev/accuracy": 71.0}}
+    assert not outcome.failure(better)
+    assert "not a number" in outcome.failure(base | {"evaluation": base["evaluation"] | {"dev/accuracy": "nan"}})
+    assert outcome.failure(better | {"failed": "why"}) == "why"
+    chosen = {"by": "highest dev/accuracy", "step": 3, "figures": base["evaluation"] | {"dev/accuracy": 90.0}}
     assert not outcome.failure(base | {"best": chosen}), "its best step counts, not its last"
-    assert not outcome.failure(base | {"majority": {}})
+    other = chosen | {"by": "lowest dev/loss"}
+    assert not outcome.failure(base | {"best": other}), "it is chosen by something else"
 
 
 @pytest.mark.slow
