@@ -135,6 +135,8 @@ def _vocabulary(argument: str) -> str:
 def take_text(paths: list[pathlib.Path], output: pathlib.Path, words: int) -> None:
     """Write text.jsonl, passages with so many words in all, and heldout.txt, a paragraph each of other passages.
 
+    What is held out is in lower case, as every model of the line reads it; the text is not, for capitals begin sentences.
+
     Which passages goes by a digest of each, so the part does not depend on the order of the files.
     """
     digests: dict[str, str] = {}
@@ -154,12 +156,12 @@ def take_text(paths: list[pathlib.Path], output: pathlib.Path, words: int) -> No
             elif taken < words:
                 file.write(json.dumps({"text": passage}, ensure_ascii=False) + "\n")
                 taken += len(passage.split())
-    (output / "heldout.txt").write_text("".join(f"{text}\n" for text in held), encoding="utf-8")
+    (output / "heldout.txt").write_text("".join(f"{text.lower()}\n" for text in held), encoding="utf-8")
     (output / ".text.part").rename(output / "text.jsonl")
 
 
 def passages(paths: list[pathlib.Path]) -> Iterator[str]:
-    """Consecutive paragraphs of a document, at least `PASSAGE` words together, in lower case, blanks made one."""
+    """Consecutive paragraphs of a document, at least `PASSAGE` words together, blanks made one."""
     openers = {".xz": lzma.open, ".gz": gzip.open}
     for path in paths:
         with openers.get(path.suffix, open)(path, "rt", encoding="utf-8") as file:
@@ -167,7 +169,7 @@ def passages(paths: list[pathlib.Path]) -> Iterator[str]:
                 held: list[str] = []
                 text = json.loads(line)["text"] if ".jsonl" in path.suffixes else line
                 for paragraph in text.split("\n"):
-                    words = paragraph.lower().split()
+                    words = paragraph.split()
                     held += [" ".join(words)] if len(words) >= 5 else []
                     if sum(one.count(" ") for one in held) >= PASSAGE:
                         yield "\n".join(held)
