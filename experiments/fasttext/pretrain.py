@@ -1,8 +1,8 @@
 """fastText: skip-gram over words that are made of character n-grams.
 
 Paper: Bojanowski et al. 2017, "Enriching Word Vectors with Subword Information".
-Expected: Spearman's 0.71 on WS-353, 77.8 % of the semantic and 74.9 % of the syntactic analogies (tables 1 and 2;
-English Wikipedia, 300 dimensions).
+Expected: Spearman's 0.71 on WS-353, 77.8 % of the semantic and 74.9 % of the syntactic analogies (tables 1 and 2,
+from memory; English Wikipedia, 300 dimensions).
 Hardware and time: 105,000 words a second and thread (section 4.5); the machine is not named.
 
     python -m ctxjax.prepare --input TEXT... --output corpora/words --tokenizer words --vocab_size 50000 --min_count 5

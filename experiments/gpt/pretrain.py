@@ -1,7 +1,7 @@
 """GPT: predicting the next piece of books.
 
 Paper: Radford et al. 2018, "Improving Language Understanding by Generative Pre-Training".
-Expected: a perplexity of 18.4 a piece on BooksCorpus (the paper, section 4.1). Parameters: 116,534,784.
+Expected: a perplexity of 18.4 a piece on BooksCorpus (the paper, section 4.1, from memory). Parameters: 116,534,784.
 Hardware and time: a month on eight GPUs (the authors' announcement).
 
 The paper gives 64 rows of 512 pieces, 100 epochs, 40,000 merges, a peak rate of 2.5e-4 after 2,000 updates and a cosine

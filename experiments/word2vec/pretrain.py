@@ -2,7 +2,7 @@
 
 Paper: Mikolov et al. 2013, "Distributed Representations of Words and Phrases and their Compositionality".
 Expected: 59 % of the analogies for skip-gram with 5 negatives and 300 dimensions on a billion words of news, 47 % with
-a Huffman tree (table 1).
+a Huffman tree (table 1 of the paper, from memory).
 Hardware and time: the table gives 38 and 41 minutes; the paper does not name the machine.
 
     python -m ctxjax.prepare --input TEXT... --output corpora/words --tokenizer words --vocab_size 50000 --min_count 5
