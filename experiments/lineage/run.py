@@ -107,6 +107,7 @@ def stages(
     arguments = ["-m", "ctxjax.evaluate", "--workdir", *(str(output / name) for name in families), "--config", suite]
     arguments += [f"--config.evals.text.texts={(output / 'heldout.txt').resolve()}", "--config.evals.text.limit=0"]
     arguments += [f"--config.evals.senses.corpus={output / 'words'}", "--output", str(output / "suite.json")]
+    arguments += ["--record", str(output / "records")]
     found.append(("evaluate", arguments))
     page = ["-m", "ctxjax.report", *(str(output / name) for name in families)]
     found.append(("page", [*page, "--suite", str(output / "suite.json"), "--page", str(output / "lineage.html")]))
