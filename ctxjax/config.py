@@ -47,6 +47,38 @@ def placeholder(kind: type) -> Any:
     return config_dict.placeholder(kind)
 
 
+def run_config(every: str, keep: int = 2) -> ml_collections.ConfigDict:
+    """A config with the fields that say how any run is carried out; what is trained, and on what, comes on top.
+
+    Args:
+      every: cadence of checkpoints and evaluations, as in "1000 steps".
+      keep: checkpoints that stay.
+    """
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+    config.accum_steps = 1
+    config.mesh = dict(data=-1, fsdp=1, tensor=1)
+    config.rules = "default"
+    config.log_every = "50 steps"
+    config.save_every = every
+    config.eval_every = every
+    config.keep = keep
+    config.max_skipped = 10
+    config.init_from = dict(path=placeholder(str), pattern=".*", optimizer=False)
+    config.tensorboard = False
+    config.wandb = False
+    config.profile_steps = placeholder(str)
+    config.workers = 0
+    config.threads = 2
+    return config
+
+
+def prepared(name: str) -> str:
+    """`$CTXJAX_DATA/prepared/NAME`, or "" where there is no such variable and the corpus has to be named."""
+    root = os.environ.get("CTXJAX_DATA")
+    return os.path.join(root, "prepared", name) if root else ""
+
+
 def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:
     """Parse `"size=large,smoke"` against typed defaults.
 
@@ -181,6 +213,13 @@ def leaves(config: Fields, prefix: str = "") -> dict[str, Any]:
 def to_dict(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """Plain JSON-able data (tuples become lists), so nothing but JSON is ever stored."""
     return json.loads(config.to_json_best_effort())
+
+
+def as_tuples(value: Any) -> Any:
+    """With tuples for lists, which is what JSON makes of them and a module's fields must not be."""
+    if isinstance(value, dict):
+        return {name: as_tuples(item) for name, item in value.items()}
+    return tuple(as_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
 
 
 def build(place: str, config: Fields, **more: Any) -> Any:

@@ -64,6 +64,7 @@ class Trainer:
     ):
         self.ledger = like.ledger if like else metrics.Ledger()
         with self.ledger("start"):
+            transfer.resolve(config, workdir)
             self.run = like.run if like else runs.assemble(config)
             self.config, self.workdir, self.peak = config, pathlib.Path(workdir), peak
             self.stop = Stop(stop_at)
@@ -211,6 +212,8 @@ class Trainer:
             f"one pass is {self.run.steps_per_pass:,} steps; mesh {dict(self.mesh.shape)} of "
             f"{jax.devices()[0].device_kind}"
         )
+        for what, number in self.run.dropped().items():
+            self.log(f"left out of the data: {number:,} {what}")
         step = start
         if start < total and start % self.every["eval"] == 0 and self.evaluated < start:
             state = self.evaluate(start, state)  # it was due when the run was stopped
