@@ -64,7 +64,8 @@ class Trainer:
     ):
         self.ledger = like.ledger if like else metrics.Ledger()
         with self.ledger("start"):
-            transfer.resolve(config, workdir)
+            if like is None:
+                transfer.resolve(config, workdir)
             self.run = like.run if like else runs.assemble(config)
             self.config, self.workdir, self.peak = config, pathlib.Path(workdir), peak
             self.stop = Stop(stop_at)
