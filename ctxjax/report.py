@@ -78,7 +78,8 @@ def add(run: pathlib.Path, name: str) -> pathlib.Path:
     if not file.is_file():
         raise ConfigError(f"{file} does not exist: a run writes it at its end, and {run} has not ended")
     record = json.loads(file.read_text(encoding="utf-8"))
-    record["curve"] = thin([{k: v for k, v in line.items() if _charted(k)} for line in metrics.read(run)])
+    lines = metrics.read(run) if (run / "metrics.jsonl").is_file() else []  # several seeds have one each
+    record["curve"] = thin([{k: v for k, v in line.items() if _charted(k)} for line in lines])
     return records.write(name, record | {"name": name}, RECORDS)
 
 

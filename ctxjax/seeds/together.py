@@ -72,6 +72,7 @@ class Together(Trainer):
         self.members = [Trainer(alone(config, seed), run_of(folder, seed), like=self) for seed in seeds]
         self.failed: dict[int, str] = {}  # place of a member that has diverged -> why
         self.recorded: set[int] = set()
+        self._begun: tuple[int, Any] = 0, None
         apart = self.at_once % self.mesh.shape["data"] == 0 and jax.process_count() == 1
         axis = "data" if apart else None
 
@@ -175,8 +176,7 @@ class Together(Trainer):
             for step in member.checkpoints.steps():
                 if step > start and self.first:
                     digests.delete(digests.step_folder(member.checkpoints.folder, step))
-        if start:
-            self._save_members(start, state)
+        self._begun = start, state
         return state
 
     def memory(self) -> dict[str, Any]:
@@ -196,6 +196,9 @@ class Together(Trainer):
         super().prepare_folder()
         for member in self.members:
             member.prepare_folder()
+        (start, state), self._begun = self._begun, (0, None)
+        if start:  # what a kill has kept from being written
+            self._save_members(start, state)
 
     def event(self, values: Mapping[str, Any]) -> None:
         super().event(values)

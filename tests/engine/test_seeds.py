@@ -150,6 +150,12 @@ def test_cut_anywhere_it_ends_with_the_same_bits(corpus, together, tmp_path):
     assert record(tmp_path)["seeds"] == record(together)["seeds"]
     before = digests.steps(tmp_path / "seeds_7_to_9" / "checkpoints")
     assert train(config, tmp_path) == 0 and digests.steps(tmp_path / "seeds_7_to_9" / "checkpoints") == before
+    # As if killed after the checkpoint of all and before those of the seeds.
+    for folder in ("seed_8", "seeds_7_to_9", "."):
+        (tmp_path / folder / "record.json").unlink()
+    digests.delete(tmp_path / "seed_8" / "checkpoints" / "00000015")
+    assert train(config, tmp_path) == 0 and digest(tmp_path) == digest(together)
+    assert record(tmp_path)["seeds"] == record(together)["seeds"]
 
 
 @pytest.mark.slow
