@@ -2,8 +2,9 @@
 
 `experiments/published.json` has the figures: one line a row, of `task`, `system`, `metric`, `split`, `value` and
 `source`. A run says which system it reproduces: `config.reproduces = "GLUE/RTE/BERT base"` (task, slash, system), and
-is then found for every row of that system on that task whose metric one of its evaluators gives. Of several runs the
-latest counts, so nothing is chosen by its result. What is different from the published system is worded from the record
+is then found for every row of that system on that task whose metric one of its evaluators gives (of a row that names an
+`evaluator`, that one); several are separated by `;`. Of several runs the latest counts, so nothing is chosen by its
+result. What is different from the published system is worded from the record
 and from `experiments/systems.json`, which says what is known of the published ones.
 """
 
@@ -33,7 +34,7 @@ def rows(records: Sequence[Row], published: Sequence[Row], systems: Mapping[str,
 
 
 def _latest(records: Sequence[Row], row: Row) -> Row | None:
-    runs = [record for record in records if reproduces(record) == f"{row['task']}/{row['system']}"]
+    runs = [record for record in records if f"{row['task']}/{row['system']}" in reproduces(record)]
     return max((one for one in runs if figure_of(one, row)), key=lambda one: one["date"], default=None)
 
 
@@ -52,15 +53,16 @@ def _average(records: Sequence[Row], row: Row, published: Sequence[Row]) -> tupl
     return (f"{mean:.1f}", "mean of the rows of the tasks", "", "", "", "", f"{abs(mean - row['value']):.1f} {side}")
 
 
-def reproduces(record: Row) -> str:
-    """`TASK/SYSTEM` of a run that says so."""
-    return record.get("config", {}).get("reproduces") or ""
+def reproduces(record: Row) -> list[str]:
+    """`TASK/SYSTEM` of a run that says so; of one with figures of several, each."""
+    told = record.get("config", {}).get("reproduces") or ""
+    return [name.strip() for name in told.split(";") if name.strip()]
 
 
 def unknown(records: Sequence[Row], published: Sequence[Row]) -> list[str]:
     """What records say that they reproduce and no published row has."""
     known = {f"{row['task']}/{row['system']}" for row in published if "task" in row}
-    return sorted({name for record in records if (name := reproduces(record)) and name not in known})
+    return sorted({name for record in records for name in reproduces(record)} - known)
 
 
 def figure_of(record: Row, row: Row) -> str:
@@ -73,6 +75,7 @@ def figure_of(record: Row, row: Row) -> str:
     wanted = (row["metric"], "accuracy") if row["metric"] == "error" else (row["metric"],)
     chosen = (record.get("best", {}).get("by") or record["config"].get("best") or "").partition(" ")[2]
     names = [name for name in found if name.rpartition("/")[2] in wanted]
+    names = [name for name in names if name.partition("/")[0] == row.get("evaluator", name.partition("/")[0])]
 
     def order(name: str) -> tuple[bool, bool]:
         evaluator = name.partition("/")[0]
@@ -84,7 +87,7 @@ def figure_of(record: Row, row: Row) -> str:
 def split_of(fields: Row, evaluator: str) -> str:
     """`test` or `dev`, as the published tables call what an evaluator reads."""
     split = fields.get("split") or evaluator
-    return "test" if split == "test" else "dev"
+    return "test" if split.startswith("test") else "dev"
 
 
 def figures(record: Row) -> dict[str, float]:

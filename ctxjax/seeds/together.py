@@ -19,6 +19,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ctxjax import digests, optim, sharding, significance, tree
+from ctxjax import run as runs
 from ctxjax.config import ConfigError
 from ctxjax.loop import Diverged, Trainer
 from ctxjax.progress import Interval
@@ -70,7 +71,12 @@ class Together(Trainer):
         super().__init__(config, workdir, stop_at, peak, devices)
         self.at_once = len(seeds)
         self.members = [Trainer(alone(config, seed), run_of(folder, seed), like=self) for seed in seeds]
+        for member in self.members:
+            if runs.optional(config, "wandb", False):
+                with member.config.unlocked():
+                    member.config.wandb = False  # which has one run a process: that of all together
         self.failed: dict[int, str] = {}  # place of a member that has diverged -> why
+        self.over: set[int] = set()  # those that were over at the checkpoint, and stay so with more patience
         self.recorded: set[int] = set()
         self._begun: tuple[int, Any] = 0, None
         apart = self.at_once % self.mesh.shape["data"] == 0 and jax.process_count() == 1
@@ -99,7 +105,7 @@ class Together(Trainer):
 
     def gone(self, place: int) -> bool:
         """Whether a member is over before its last step."""
-        return place in self.failed or self.members[place].ended
+        return place in self.failed or place in self.over or self.members[place].ended
 
     @property
     def ended(self) -> bool:
@@ -180,7 +186,10 @@ class Together(Trainer):
         return state
 
     def memory(self) -> dict[str, Any]:
-        kept = [member.memory() | {"failed": self.failed.get(place)} for place, member in enumerate(self.members)]
+        kept = [
+            member.memory() | {"over": self.gone(place), "failed": self.failed.get(place)}
+            for place, member in enumerate(self.members)
+        ]
         return {"evaluated": self.evaluated, "origin": self.origin, "members": kept}
 
     def remember(self, meta: Mapping[str, Any]) -> None:
@@ -189,6 +198,8 @@ class Together(Trainer):
             member.remember(kept)
             if kept["failed"]:
                 self.failed[place] = kept["failed"]
+            if kept["over"]:
+                self.over.add(place)
             if self.gone(place) and (member.workdir / "record.json").exists():
                 self.recorded.add(place)
 
