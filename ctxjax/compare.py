@@ -3,7 +3,7 @@ r"""Compare systems: figures of their runs side by side, and whether a differenc
     python -m ctxjax.compare runs/bert runs/elmo              # record.json of each: mean ± deviation of the seeds
     python -m ctxjax.compare a.jsonl b.jsonl --metric f1      # what each told of the same examples
 
-A file of examples has one JSON object a line, with `id` and
+A file of examples (python -m ctxjax.evaluate --examples FOLDER) has one JSON object a line, with `id` and
     score                 of that example, as F1 of an answer; the figure is their mean;
     correct, told, gold   counts of that example, as of spans in a sentence; the figure is F1 of their sums; or
     target, prediction    labels or numbers; the figure is --metric.

@@ -57,10 +57,8 @@ def test_no_row_of_the_tables_is_left_out():
     keys = [(row["task"], row["system"], row["metric"], row["split"], row["source"]) for row in PUBLISHED]
     assert len(set(keys)) == len(keys)
     for row in PUBLISHED:
-        assert (
-            set(row) - {"note", "evaluator"} == {"task", "system", "metric", "split", "value", "source"}
-            and 0 < row["value"] < 100
-        )
+        assert set(row) - {"note", "evaluator"} == {"task", "system", "metric", "split", "value", "source"}
+        assert 0 < row["value"] < 100
 
 
 def test_published_averages_are_the_means_of_their_rows():
@@ -140,7 +138,7 @@ def test_an_average_is_there_once_all_of_its_tasks_are():
         RUN
         | {
             "config": RUN["config"] | {"reproduces": f"{task}/BERT base"},
-            "evaluation": {f"dev/{row['metric']}": row["value"] - 9},
+            "evaluation": {f"{row.get('evaluator', 'dev')}/{row['metric']}": row["value"] - 9},
         }
         for task, row in tasks.items()
         if row["metric"] != "average"

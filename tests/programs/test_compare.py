@@ -98,3 +98,24 @@ def test_a_table_of_records(tmp_path, capsys):
     assert lines[2:] == [["seeds", "3, of which 1 failed", "1"], ["dev/f1", "80 ± 1.5", "70.25"]]
     with pytest.raises(ConfigError, match="cannot be read as a record"):
         compare.main([str(tmp_path / "z")])
+
+
+@pytest.mark.slow
+def test_what_an_evaluator_tells_of_each_example_has_its_figure(tmp_path, monkeypatch):
+    """Sentences of a tagger that tells the truth but for the first ones, through the file and back."""
+    import jax
+
+    from ctxjax import config as configs
+    from ctxjax import evaluate
+    from ctxjax import run as runs
+
+    run = runs.assemble(configs.load("experiments/taglm/tag.py:smoke"))
+    evaluator = run.evaluators(runs.make_mesh(run.config, jax.devices()[:1]))["spans"]
+    right = [list(one.tags) for one in evaluator.source.sentences]
+    told = [["O"] * len(tags) for tags in right[:9]] + right[9:]
+    monkeypatch.setattr(evaluator, "told", lambda params: told)
+    evaluate.write_examples(tmp_path / "spans.jsonl", evaluator.examples(None))
+    shape, found = compare.read_examples(tmp_path / "spans.jsonl")
+    figure = compare.figure_of(shape, list(found.values()), "", "")
+    assert shape == compare.SHAPES[1] and len(found) == len(right)
+    assert figure(np.arange(len(right))) == pytest.approx(evaluator.run(None)["f1"]) and evaluator.run(None)["f1"] < 100
