@@ -76,6 +76,8 @@ def figure_of(record: Row, row: Row) -> str:
     chosen = (record.get("best", {}).get("by") or record["config"].get("best") or "").partition(" ")[2]
     names = [name for name in found if name.rpartition("/")[2] in wanted]
     names = [name for name in names if name.partition("/")[0] == row.get("evaluator", name.partition("/")[0])]
+    # Terms of an objective are shares of 1, and not the official figures.
+    names = [name for name in names if evals.get(name.partition("/")[0], {}).get("name") != "objective"]
 
     def order(name: str) -> tuple[bool, bool]:
         evaluator = name.partition("/")[0]

@@ -197,7 +197,8 @@ def _run_rows(record: Mapping[str, Any], published: list[dict[str, Any]]) -> lis
         size = f"{model['name']} of order {model['order']}, {model['smoothing']}"
     known = {row["metric"]: row["value"] for row in published if row["model"] == model["name"]}
     rows: list[Sequence[str]] = []
-    for metric, value in record["evaluation"].items():
+    deviation = record.get("deviation", {})
+    for metric, value in downstream.figures(record).items():
         first = not rows
         rows.append(
             (
@@ -208,7 +209,7 @@ def _run_rows(record: Mapping[str, Any], published: list[dict[str, Any]]) -> lis
                 duration(record["wall_seconds"]) if first else "",
                 hardware(record) if first else "",
                 f"{metric}",
-                number(float(value)),
+                number(value) + (f" ± {number(float(deviation[metric]))}" if metric in deviation else ""),
                 number(known[metric]) if metric in known else "",
                 str(record["commit"]) if first else "",
             )

@@ -126,6 +126,12 @@ def test_a_run_may_have_figures_of_two_rows():
     assert not ledger.unknown([record], PUBLISHED)
 
 
+def test_terms_of_an_objective_are_no_official_figures():
+    evals = {"dev": {"name": "objective", "split": "heldout"}}
+    record = RUN | {"config": RUN["config"] | {"evals": evals}, "evaluation": {"dev/accuracy": 0.6}}
+    assert row_of([record], "GLUE/RTE", "BERT base", "accuracy")["ours"] == "not run"
+
+
 def test_an_error_is_what_is_missing_to_an_accuracy():
     config = RUN["config"] | {"reproduces": "TREC-6/ULMFiT"}
     record = RUN | {"config": config, "evaluation": {"dev/accuracy": 90.0}}
