@@ -17,7 +17,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ctxjax import config as configs
-from ctxjax.models.layers.heads import HEADS, POOLS, Mix, at_positions, side_by_side
+from ctxjax.models.layers.heads import HEADS, POOLS, at_positions, side_by_side
+from ctxjax.models.layers.mix import Mix
 from ctxjax.types import Carry, Inputs, Outputs
 
 
@@ -59,7 +60,7 @@ class Model(nn.Module):
         `inputs.cls_positions`; "mean" and "max" are over what is not padding.
       layers: which of `hidden` are used; empty for the last one, or for all where they are mixed.
       mix: a learned mix of the layers; several layers are set side by side otherwise.
-      mix_norm: see `layers.heads.Mix`.
+      mix_norm: see `layers.mix.Mix`.
       dropout: in the head.
       language_model: `head("language_model", rows)` gives the encoder's own readout, which is trained on.
       options: more fields of the head.
@@ -90,8 +91,9 @@ class Model(nn.Module):
         kinds = {name: getattr(self.body, name) for name in ("dtype", "param_dtype")}
         mixed = len(self._chosen()) if self.mix else 0
         options = {"dropout": self.dropout, **(self.options or {})}
-        features = self.features()
-        self.heads = Task(self.task, features, self.outcomes(), mixed, self.mix_norm, options, kinds, name="task")
+        self.heads = Task(
+            self.task, self.head_width(), self.outcomes(), mixed, self.mix_norm, options, kinds, name="task"
+        )
 
     # --- what the encoder is ---
 
@@ -133,7 +135,7 @@ class Model(nn.Module):
         chosen = [found[index] for index in self._chosen()]
         return (*found[:-1], max(chosen) if self.mix else sum(chosen))
 
-    def features(self) -> int:
+    def head_width(self) -> int:
         """Width of what the head reads."""
         return self.widths()[-1]
 
@@ -209,7 +211,7 @@ class Model(nn.Module):
     def readout_flops(self, rows: int) -> float:
         """Forward FLOPs of the scores of `rows` vectors."""
         options = {"dropout": self.dropout, **(self.options or {})}
-        head = HEADS[self.task](self.features(), self.outcomes(), {}, **options, parent=None)
+        head = HEADS[self.task](self.head_width(), self.outcomes(), {}, **options, parent=None)
         return 2.0 * head.products(rows)
 
     def language_model_flops(self, rows: int) -> float:
