@@ -2,9 +2,9 @@
 
 What the choices share is the first text of an example; every choice is another, read as a pair with the first.
 
-Reference: Zellers et al. 2018, "SWAG: A Large-Scale Adversarial Dataset for Grounded Commonsense Inference"; Chen et al.
-2019, "CODAH: An Adversarially-Authored Question Answering Dataset for Common Sense"; Roemmele et al. 2011, "Choice of
-Plausible Alternatives"; Sun et al. 2019, "DREAM: A Challenge Data Set and Models for Dialogue-Based Reading
+Reference: Zellers et al. 2018, "SWAG: A Large-Scale Adversarial Dataset for Grounded Commonsense Inference"; Chen et
+al. 2019, "CODAH: An Adversarially-Authored Question Answering Dataset for Common Sense"; Roemmele et al. 2011, "Choice
+of Plausible Alternatives"; Sun et al. 2019, "DREAM: A Challenge Data Set and Models for Dialogue-Based Reading
 Comprehension".
 """
 
