@@ -58,6 +58,7 @@ class Source:
         length: int = 128,
         framing: str = "",
         both_orders: bool = False,
+        apart: bool = False,
         max_chars: int = 0,
         limit: int = 0,
         share: float = 0.1,
@@ -72,6 +73,7 @@ class Source:
           length: tokens of a row at most.
           framing: how parts become a row, a key of `framing.MARKS`; empty for that of the tokenizer.
           both_orders: rows of symmetrical pairs are a b and b a, as GPT reads them.
+          apart: the two texts of a pair are rows of their own, for a model that compares their vectors.
           max_chars: characters of a word, for encoders that read them; 0 for none.
           limit: train on so many examples, the first of a keyed permutation; 0 for all.
           share: of the training file that a split is drawn as which has no file of its own.
@@ -98,7 +100,11 @@ class Source:
             raise ConfigError("config.source needs limit >= 0, share in [0, 0.5), and max_chars >= 3 or 0")
         if both_orders and not self.task.symmetric:
             raise ConfigError(f"config.source.both_orders: the two texts of {task} may not change places")
-        self.both_orders = bool(both_orders)
+        if apart and (both_orders or self.task.parts != 2 or self.task.kind == "choose"):
+            raise ConfigError(
+                f"config.source.apart: {task} has no pairs, or both_orders is set, which reads them together"
+            )
+        self.both_orders, self.apart = bool(both_orders), bool(apart)
         for name in {"train", split}:
             self.path(name)
 
@@ -155,7 +161,7 @@ class Source:
     @functools.cached_property
     def fingerprint(self) -> dict[str, Any]:
         """What decides the rows beside seed and batch size."""
-        names = ("length", "both_orders", "max_chars", "limit", "share")
+        names = ("length", "both_orders", "apart", "max_chars", "limit", "share")
         options = {name: getattr(self, name) for name in names} | {"framing": self._framing.family}
         files = {name: _digest(self.path(name)) for name in sorted({"train", self.split})}
         about = {"source": "examples", "task": self.task_name, "split": self.split}
@@ -250,6 +256,8 @@ class Source:
             return np.broadcast_to(first[:, None], second.shape), second
         if self.task.parts == 1:
             return first[:, None], None
+        if self.apart:
+            return np.stack([first, first + 1], 1), None
         if self.both_orders:
             return np.stack([first, first + 1], 1), np.stack([first + 1, first], 1)
         return first[:, None], first[:, None] + 1
