@@ -73,7 +73,7 @@ SCORES: dict[str, Callable[..., float]] = {
 }
 
 
-def scores(names: Sequence[str], told: Told, right: Told, positive: int = 1) -> dict[str, float]:
+def scores(names: Sequence[str], told: np.ndarray, right: np.ndarray, positive: int = 1) -> dict[str, float]:
     """Some figures by name.
 
     Args:

@@ -16,7 +16,7 @@ from ctxjax.data.tasks import Example
 OPENERS: dict[str, Callable[..., IO[Any]]] = {".gz": gzip.open, ".xz": lzma.open}
 
 
-def opened(path: pathlib.Path, encoding: str = "utf-8-sig", newline: str | None = None) -> IO[str]:
+def opened(path: pathlib.Path, encoding: str = "utf-8-sig", newline: str | None = None) -> Any:
     """A text file, perhaps compressed; bytes that are not of its encoding become U+FFFD."""
     return OPENERS.get(path.suffix, open)(path, "rt", encoding=encoding, errors="replace", newline=newline)
 
