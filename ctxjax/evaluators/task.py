@@ -126,6 +126,6 @@ def _padded(length: int, longest: int) -> int:
     return next(size for size in (-(-longest // 4), -(-longest // 2), longest) if length <= size)
 
 
-def _commonest(right: Any, kind: str) -> float:
+def _commonest(right: Any, kind: str) -> int | float:
     """What is right most often, or the mean."""
     return float(right.mean()) if kind == "regress" else int(np.bincount(right).argmax())
