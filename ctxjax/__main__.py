@@ -5,6 +5,7 @@ PROGRAMS = {
     "train": "pretrain or go on pretraining from a config",
     "sweep": "train every run of a config's get_sweep() and choose among them",
     "evaluate": "run a config's evaluators on a checkpoint",
+    "predict": "write what a fine-tuned run tells of a split, in the official layout",
     "embed": "write word-aligned vectors of a text file to HDF5 or npz",
     "features": "store what frozen language models make of a tagger's sentences",
     "convert": "published weights in and out (BERT, ELMo)",

@@ -242,7 +242,8 @@ def build(place: str, config: Fields, **more: Any) -> Any:
     name = fields.pop("name")
     made = getattr(_module(place, package, name), attribute)
     fields = {
-        key: value.to_dict() if isinstance(value, ml_collections.ConfigDict) else value for key, value in fields.items()
+        key: as_tuples(value.to_dict() if isinstance(value, ml_collections.ConfigDict) else value)
+        for key, value in fields.items()
     }
     known = [key for key in inspect.signature(made).parameters if key not in ("parent", "name")]
     for key in fields:
