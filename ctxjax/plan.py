@@ -35,6 +35,7 @@ def assemble(config: Any) -> tuple[Run, bool]:
     import importlib
 
     import jax
+    import numpy as np
 
     from ctxjax import config as configs
     from ctxjax import optim, rngs
@@ -54,10 +55,14 @@ def assemble(config: Any) -> tuple[Run, bool]:
     with config.unlocked():
         config.source.corpus = stand_in
         runs.validate(config)
-        source = configs.build("source", config.source)
+        source = configs.build("source", {**config.source, **({"vectors_of": ()} if _reads_vectors(config) else {})})
         config.source.corpus = given
     model, objective = configs.build("model", config.model), configs.build("objective", config.objective)
     row = pipeline.batch_at(source, seed=0, batch_size=1, step=0)
+    if _reads_vectors(config) and config.model.features:  # which need not be stored yet
+        layers = [size] if (size := runs.optional(config.model, "feature_layers", 0)) else []
+        shape = (1, source.length, *layers, config.model.features)
+        row["inputs"]["features"] = np.zeros(shape, np.float32)
     shapes = {rows: _with_rows(row, rows) for rows in (1, config.batch_size)}
     tokens = config.batch_size * source.length
     total = Duration.parse(config.total, "total")
@@ -67,6 +72,11 @@ def assemble(config: Any) -> tuple[Run, bool]:
     params = jax.eval_shape(lambda: model.init(rngs.root_key(0), _zeros(shapes[1]["inputs"]), method="touch")["params"])
     tx, schedule = optim.make_optimizer(steps, params, **config.optim.to_dict())
     return runs.Run(config, model, objective, source, shapes[config.batch_size], 0, tokens, steps, tx, schedule), False
+
+
+def _reads_vectors(config: Any) -> bool:
+    """Whether the rows hold vectors of frozen models."""
+    return "vectors_of" in config.source and "features" in config.model
 
 
 def _with_rows(row: Any, rows: int) -> Any:

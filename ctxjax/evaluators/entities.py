@@ -52,24 +52,26 @@ class Evaluator:
                 f"an evaluation batch of {self.batch_size} does not divide over {sharding.row_shards(mesh)} devices"
             )
 
-        def best(params: Any, inputs: Any) -> Any:
+        def best(params: Any, batch: Any) -> Any:
             forward = Forward(model, params, jax.random.key(0), train=False)
-            return forward.head("viterbi", forward(inputs).hidden[-1], inputs["mask"])
+            return forward.head("tags", forward(batch["inputs"]).hidden[-1], batch["weights"] > 0)
 
         self._best = jax.jit(best, out_shardings=sharding.replicated(mesh))
 
     def told(self, params: Any) -> list[list[str]]:
-        """The tags of every sentence, in the order of the file."""
-        count, labels = len(self.source.sentences), self.source.labels
+        """The tags of every sentence, in the order of the file; of one that was cut, its rows put together."""
+        owners, labels = self.source.owners, self.source.labels
         index, processes = sharding.process_rows(self.mesh)
         low, high = (self.batch_size * place // processes for place in (index, index + 1))
-        found: list[list[str]] = []
-        for first in range(0, count, self.batch_size):
-            numbers = np.minimum(np.arange(first, first + self.batch_size), count - 1)
-            inputs = sharding.put(self.source.take(numbers[low:high]), self.mesh)["inputs"]
-            best = np.asarray(jax.device_get(self._best(params, inputs)))
-            for number, row in zip(range(first, min(first + self.batch_size, count)), best):
-                found.append([labels[tag] for tag in row[: len(self.source.sentences[number].words)].tolist()])
+        found: list[list[str]] = [[] for _ in self.source.sentences]
+        for first in range(0, len(owners), self.batch_size):
+            numbers = np.minimum(np.arange(first, first + self.batch_size), len(owners) - 1)
+            rows = self.source.take(numbers)
+            mine = jax.tree.map(lambda leaf: leaf[low:high], rows)
+            best = np.asarray(jax.device_get(self._best(params, sharding.put(mine, self.mesh))))
+            for row, number in enumerate(range(first, min(first + self.batch_size, len(owners)))):
+                told = best[row][rows["weights"][row] > 0]
+                found[owners[number]] += [labels[tag] for tag in told.tolist()]
         return found
 
     def run(self, params: Any) -> dict[str, float]:

@@ -9,7 +9,7 @@ import pytest
 import ctxjax
 from ctxjax import features
 from ctxjax.config import ConfigError
-from ctxjax.data import generated
+from ctxjax.data import generated, stored
 from ctxjax.data.sources import tagged
 from ctxjax.text import characters, tags
 
@@ -94,7 +94,7 @@ def test_vectors_are_those_of_the_loaded_models_and_made_once():
     opened = []
     for number, path in enumerate(models):
         opening = functools.partial(lambda path: opened.append(path) or ctxjax.load(path), path)
-        assert [features.store(source, number, opening) for _ in range(2)] == [3, 3]
+        assert [features.store(source, number, opening) for _ in range(2)] == [(1, 3), (1, 3)]
     assert opened == list(models)
     assert source.features == 6
     batch = source.take(np.array([4, 0]))
@@ -103,5 +103,5 @@ def test_vectors_are_those_of_the_loaded_models_and_made_once():
         expected = [ctxjax.load(path).embed([words], layers="top")[0].layers[0] for path in models]
         np.testing.assert_array_equal(batch["inputs"]["features"][row, : len(words)], np.concatenate(expected, -1))
         assert not batch["inputs"]["features"][row, len(words) :].any()
-    assert len({tagged.model_digest(path) for path in models}) == 2 == len(set(source.fingerprint["models"]))
+    assert len({stored.model_digest(path) for path in models}) == 2 == len(set(source.fingerprint["models"]))
     assert tags.compare([one.tags for one in source.sentences], [one.tags for one in source.sentences])[""].f1 == 1.0
