@@ -21,8 +21,8 @@ from typing import Any
 from ctxjax import cli
 
 
-def store(source: Any, number: int, model: Any) -> tuple[int, int]:
-    """Store the vectors of all words of a source by one of its models; returns their layers and their width.
+def store(source: Any, number: int, model: Any) -> Any:
+    """Store the vectors of all words of a source by one of its models; returns them, `[words, layers, width]`.
 
     Args:
       source: a `ctxjax.data.sources.tagged.Source`, or what has its `sentences`, `kind` and `open_store`.
@@ -45,8 +45,7 @@ def store(source: Any, number: int, model: Any) -> tuple[int, int]:
         made = _vectors(opened, sentences, source.kind, where)
         _write(folder, tqdm(made, where, len(sentences), disable=None, dynamic_ncols=True), sentences)
 
-    stored = source.open_store(number, build)
-    return int(stored.shape[1]), int(stored.shape[2])
+    return source.open_store(number, build)
 
 
 def _vectors(opened: Any, sentences: Sequence[Any], kind: Any, where: str) -> Any:
@@ -124,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         opened = functools.cache(functools.partial(pretrained.load, path))
         for split in args.splits.split(","):
             source = configs.build("source", {**fields, "split": split})
-            layers, width = store(source, number, opened)
+            _, layers, width = store(source, number, opened).shape
             print(f"{source.file(split)}: {layers} x {width} numbers a word by {path}", file=sys.stderr)
         chosen = stored.Kind(config.source.get("layers", "top")).choose(layers) if args.all else range(layers)
         shapes.append((len(chosen), width))

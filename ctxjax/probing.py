@@ -12,6 +12,7 @@ Reference: Hewitt and Liang 2019, "Designing and Interpreting Probes with Contro
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -182,6 +183,6 @@ def span_scores(
     edges = np.cumsum([0, *lengths])
     found = []
     for row in told.task.tolist():
-        every = [[labels[n] for n in row[start:stop]] for start, stop in zip(edges[:-1], edges[1:])]
+        every = [[labels[n] for n in row[start:stop]] for start, stop in itertools.pairwise(edges)]
         found.append(schemes.compare(every, tags)[""].f1)
     return found

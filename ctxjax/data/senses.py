@@ -1,8 +1,8 @@
 """Words tagged with their senses: SemCor and the all-words tasks of Senseval, as JSON lines.
 
-A record is a sentence, `{"doc", "sent", "tokens": [[word, lemma, part of speech, [[inventory, value], ...]], ...]}`. The
-values of a word with a sense are a sense number, sense keys without their lemma (`1:09:00::`; several between `;` where
-several are right), and perhaps a synset of WordNet 3.0 (`eng30-05638987-n`), by which two versions of WordNet meet.
+A record is a sentence, `{"doc", "sent", "tokens": [[word, lemma, part of speech, [[inventory, value], ...]], ...]}`.
+The values of a word with a sense are a sense number, sense keys without their lemma (`1:09:00::`; several between `;`
+where several are right), and perhaps a synset of WordNet 3.0 (`eng30-05638987-n`), by which two versions meet.
 
 Reference: Miller et al. 1993, "A Semantic Concordance"; Palmer et al. 2001, "English Tasks: All-Words and Verb Lexical
 Sample"; Snyder and Palmer 2004, "The English All-Words Task".

@@ -94,7 +94,7 @@ def test_vectors_are_those_of_the_loaded_models_and_made_once():
     opened = []
     for number, path in enumerate(models):
         opening = functools.partial(lambda path: opened.append(path) or ctxjax.load(path), path)
-        assert [features.store(source, number, opening) for _ in range(2)] == [(1, 3), (1, 3)]
+        assert [features.store(source, number, opening).shape[1:] for _ in range(2)] == [(1, 3), (1, 3)]
     assert opened == list(models)
     assert source.features == 6
     batch = source.take(np.array([4, 0]))
