@@ -119,14 +119,14 @@ def fit(
 
     @jax.jit
     def step(probes: Any, state: Any, x: Float[Array, "B L D"], y: Int[Array, "B 2"]):
-        x = (x - mean) * scale
+        x = (x - mean[None]) * scale[None]
         gradient = jax.grad(lambda probes: of_layers(probes, x, y).sum())(probes)
         updates, state = tx.update(gradient, state, probes)
         return optax.apply_updates(probes, updates), state
 
     @jax.jit
     def tell(probes: Any, x: Float[Array, "B L D"]) -> Int[Array, "2 L B"]:
-        every = jax.vmap(jax.vmap(scores, (0, None)), (0, 1))(probes, (x - mean) * scale)
+        every = jax.vmap(jax.vmap(scores, (0, None)), (0, 1))(probes, (x - mean[None]) * scale[None])
         return every.argmax(-1).swapaxes(0, 1)
 
     state = tx.init(probes)

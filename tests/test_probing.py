@@ -1,4 +1,4 @@
-"""Probes: a layer that holds the label is read, one that does not is not; control tasks can be learned by heart alone."""
+"""Probes: a layer that holds the label is read, one that does not is not; control tasks are learned by heart."""
 
 import numpy as np
 import pytest

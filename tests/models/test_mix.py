@@ -34,11 +34,11 @@ def test_the_formula(normalise):
     params = {"weights": jnp.array([0.3, -1.0, 2.0, 0.0]), "gamma": jnp.array(1.7)}
     mix = Mix(4, normalise)
     apart = lambda stack: [jnp.asarray(stack[:, :, layer], jnp.float32) for layer in range(4)]
-    found = mix.apply({"params": params}, apart(stack), MASK)
+    found = mix.apply({"params": params}, apart(stack), jnp.asarray(MASK))
     expected = oracle(stack, MASK, np.array([0.3, -1.0, 2.0, 0.0]), 1.7, normalise)
     np.testing.assert_allclose(np.asarray(found)[MASK], expected[MASK], rtol=2e-5, atol=2e-5)
     noise = np.where(MASK[:, :, None, None], stack, 100.0)  # words behind a sentence are in no mean
-    again = mix.apply({"params": params}, apart(noise), MASK)
+    again = mix.apply({"params": params}, apart(noise), jnp.asarray(MASK))
     np.testing.assert_allclose(np.asarray(again)[MASK], np.asarray(found)[MASK], rtol=1e-5)
 
 
