@@ -38,12 +38,14 @@ def assemble(config: Any) -> tuple[Run, bool]:
     import numpy as np
 
     from ctxjax import config as configs
-    from ctxjax import optim, rngs
+    from ctxjax import optim, rngs, transfer
     from ctxjax import run as runs
     from ctxjax.config import ConfigError, Duration
     from ctxjax.data import pipeline
     from ctxjax.data.corpus import MANIFEST
 
+    if "encoder" in config.model and config.init_from.path:
+        transfer.resolve(config)
     given = runs.optional(config.source, "corpus", "")
     if given and (pathlib.Path(given) / MANIFEST).exists():
         return runs.assemble(config), True
@@ -51,15 +53,19 @@ def assemble(config: Any) -> tuple[Run, bool]:
     module = importlib.import_module(name if "." in name else f"ctxjax.data.sources.{name}")
     if not hasattr(module, "example"):
         raise ConfigError(f"source {name!r} has no example(), so plan needs --config.source.corpus")
-    stand_in = str(module.example().corpus.folder)
+    if hasattr(module, "stand_in"):
+        stand_in = module.stand_in(config.source)
+    else:
+        stand_in = {"corpus": str(module.example().corpus.folder)}
+    replaced = {field: config.source[field] for field in stand_in}
     with config.unlocked():
-        config.source.corpus = stand_in
+        config.source.update(stand_in)
         runs.validate(config)
-        source = configs.build("source", {**config.source, **({"vectors_of": ()} if _reads_vectors(config) else {})})
-        config.source.corpus = given
+        source = configs.build("source", config.source)
+        config.source.update(replaced)
     model, objective = configs.build("model", config.model), configs.build("objective", config.objective)
     row = pipeline.batch_at(source, seed=0, batch_size=1, step=0)
-    if _reads_vectors(config) and config.model.features:  # which need not be stored yet
+    if "vectors_of" in config.source and config.model.features:  # which need not be stored yet
         layers = [size] if (size := runs.optional(config.model, "feature_layers", 0)) else []
         shape = (1, source.length, *layers, config.model.features)
         row["inputs"]["features"] = np.zeros(shape, np.float32)
@@ -72,11 +78,6 @@ def assemble(config: Any) -> tuple[Run, bool]:
     params = jax.eval_shape(lambda: model.init(rngs.root_key(0), _zeros(shapes[1]["inputs"]), method="touch")["params"])
     tx, schedule = optim.make_optimizer(steps, params, **config.optim.to_dict())
     return runs.Run(config, model, objective, source, shapes[config.batch_size], 0, tokens, steps, tx, schedule), False
-
-
-def _reads_vectors(config: Any) -> bool:
-    """Whether the rows hold vectors of frozen models."""
-    return "vectors_of" in config.source and "features" in config.model
 
 
 def _with_rows(row: Any, rows: int) -> Any:

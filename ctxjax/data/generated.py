@@ -159,6 +159,12 @@ def generated_tags(count: int = 400) -> str:
     return _kept[key].name
 
 
+def tagged_files(spans: bool) -> dict[str, Any]:
+    """Fields of a source that reads `generated_tags`: its spans, or else a column that says none."""
+    names = {"train": "eng.train", "heldout": "eng.testa", "test": "eng.testb", "word": 0}
+    return {**names, **({"read": "IOB1", "tag": -1} if spans else {"read": "", "scheme": "", "tag": 1})}
+
+
 def store_vectors(folder: str, fields: Mapping[str, Any]) -> tuple[int, int]:
     """Store vectors of the words of `generated_tags`, as of a model with two layers; returns layers and width.
 

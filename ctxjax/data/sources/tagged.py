@@ -10,7 +10,7 @@ import functools
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -222,3 +222,11 @@ def example() -> Source:
     fields = {"length": 64, "max_chars": 16, "vectors_of": (f"{folder}/model.txt",)}
     store_vectors(folder, fields)
     return Source(folder, **fields)
+
+
+def stand_in(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields that make rows of generated text, without vectors, which `plan` adds by the model's fields."""
+    from ctxjax.data.generated import generated_tags, tagged_files
+
+    given = {"vectors_of": ()} if "vectors_of" in fields else {}
+    return {"corpus": generated_tags(), **tagged_files(bool(fields["read"])), **given}

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import grain
@@ -215,3 +215,10 @@ def example() -> Source:
     folder = generated_tags()
     make_tokenizer("wordpiece").save(f"{folder}/wordpiece")
     return Source(folder, tokenizer=f"{folder}/wordpiece", length=32)
+
+
+def stand_in(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields that make rows of generated text."""
+    from ctxjax.data.generated import tagged_files
+
+    return {"corpus": example().corpus.folder.as_posix(), **tagged_files(bool(fields["read"]))}
