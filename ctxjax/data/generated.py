@@ -160,9 +160,9 @@ def generated_tags(count: int = 400) -> str:
 
 
 def tagged_files(spans: bool) -> dict[str, Any]:
-    """Fields of a source that reads `generated_tags`: its spans, or else a column that says none."""
+    """Fields of a source that reads `generated_tags`: as spans, or every tag for itself."""
     names = {"train": "eng.train", "heldout": "eng.testa", "test": "eng.testb", "word": 0}
-    return {**names, **({"read": "IOB1", "tag": -1} if spans else {"read": "", "scheme": "", "tag": 1})}
+    return {**names, "tag": -1, **({"read": "IOB1"} if spans else {"read": "", "scheme": ""})}
 
 
 def store_vectors(folder: str, fields: Mapping[str, Any]) -> tuple[int, int]:

@@ -157,7 +157,7 @@ class TaggedFiles:
       split: "train", "heldout" or "test".
       files: the name of each split's file; a part of its sentences is "all.txt[:80%]", "all.txt[80%:]", "some[:500]".
       read, scheme: that of the files and that of the targets, of "IOB1", "BIO" and "BIOES"; both "" for tags that say
-        no spans, as of parts of speech.
+        no spans, as of parts of speech. A file whose tags break its scheme is read as "any": as conlleval reads tags.
       word, tag: columns.
 
     Raises:
@@ -175,9 +175,10 @@ class TaggedFiles:
             raise ConfigError(f"config.source.split={split!r} is not one of {', '.join(self._files)}")
         self.parts = {name: file for name, file in self._files.items() if _PART.fullmatch(file)}
         for field, name in (("read", read), ("scheme", scheme)):
-            if (name and name not in schemes.SCHEMES) or bool(read) != bool(scheme):
+            free = ("", "any") if field == "read" else ("",)
+            if name not in (*free, *schemes.SCHEMES) or bool(read) != bool(scheme):
                 known = ", ".join(schemes.SCHEMES)
-                raise ConfigError(f"config.source.{field}={name!r}: both are one of {known}, or ''")
+                raise ConfigError(f"config.source.{field}={name!r}: both are one of {known}, or '' (read='any', too)")
         self.corpus, self.split = Place(pathlib.Path(corpus)), split
         self.read, self.scheme, self.word, self.tag = read, scheme, word, tag
         for name in {"train", split}:
@@ -199,11 +200,14 @@ class TaggedFiles:
     def sentences_of(self, split: str) -> Iterator[Sentence]:
         """The sentences of a split, their tags in the scheme of the targets."""
         for one in self._read(split):
-            found = schemes.convert(one.tags, self.read, self.scheme) if self.scheme else one.tags
+            if self.read == "any":
+                found = schemes.tags_of(schemes.read_spans(one.tags), len(one.tags), self.scheme)
+            else:
+                found = schemes.convert(one.tags, self.read, self.scheme) if self.scheme else one.tags
             yield one._replace(tags=tuple(found))
 
     def _read(self, split: str) -> Iterator[Sentence] | list[Sentence]:
-        every = read_sentences(self.file(split), self.read, self.word, self.tag)
+        every = read_sentences(self.file(split), "" if self.read == "any" else self.read, self.word, self.tag)
         match = _PART.fullmatch(self._files[split])
         if match is None:
             return every

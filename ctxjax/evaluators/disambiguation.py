@@ -135,7 +135,7 @@ def _fits(sense: Sense, word: Instance) -> bool:
     return sense.key in word.keys or bool(sense.synset and sense.synset in word.synsets)
 
 
-def _f1(right: float | int, answered: int, there: int) -> float:
+def _f1(right: Any, answered: int, there: int) -> float:
     return float(2 * right / (answered + there)) if answered + there else 0.0
 
 

@@ -65,7 +65,7 @@ class Source(TaggedFiles):
           split: "train", "heldout" or "test", the names of which are the next three fields.
           length: positions of a row; a longer sentence is an error, since all words of a split have to be told.
           read, scheme: that of the files and that of the targets, of "IOB1", "BIO" and "BIOES"; both "" for tags that
-            say no spans, as of parts of speech.
+            say no spans, as of parts of speech; read="any" for files whose tags break their scheme.
           word, tag: columns.
           vocab: a vocabulary of words; where there is none, that of the split "train" is learned.
           min_count: of a learned vocabulary: a rarer word is unknown.

@@ -61,6 +61,7 @@ class Source(TaggedFiles):
         heldout: str = "eng.testa",
         test: str = "eng.testb",
         tokenizer: str = "",
+        framing: str = "",
         length: int = 512,
         context: bool = True,
         read: str = "IOB1",
@@ -74,10 +75,11 @@ class Source(TaggedFiles):
           corpus: a folder with the three files, of columns between blanks, or of CoNLL-U (.conllu).
           split: "train", "heldout" or "test", the names of which are the next three fields.
           tokenizer: folder or vocabulary of the encoder's tokenizer; a run fills it in from `config.init_from.path`.
+          framing: which marks stand round a row, a key of `framing.MARKS`; empty for those of the tokenizer.
           length: positions of a row, the encoder's marks included.
           context: whether the document stands round a sentence.
           read, scheme: that of the files and that of the targets, of "IOB1", "BIO" and "BIOES"; both "" for tags that
-            say no spans, as of parts of speech.
+            say no spans, as of parts of speech; read="any" for files whose tags break their scheme.
           word, tag: columns.
 
         Raises:
@@ -88,18 +90,18 @@ class Source(TaggedFiles):
             raise ConfigError(
                 "config.source.tokenizer is empty: set config.init_from.path to the encoder's run, or the tokenizer"
             )
-        self._tokenizer, self.length, self.context = tokenizer, length, bool(context)
+        self._tokenizer, self._marks, self.length, self.context = tokenizer, framing, length, bool(context)
         self.framing  # noqa: B018 - fails here where it does not fit
 
     @functools.cached_property
     def tokenizer(self) -> Any:
         """The encoder's."""
-        return open_framed(self._tokenizer)
+        return open_framed(self._tokenizer, self._marks)
 
     @functools.cached_property
     def framing(self) -> Framing:
         """The marks round a row."""
-        return Framing(self.tokenizer, self.length)
+        return Framing(self.tokenizer, self.length, self._marks)
 
     @property
     def room(self) -> int:
@@ -119,6 +121,7 @@ class Source(TaggedFiles):
         cut = len(self._told) - len(self.sentences)
         about = {"source": "tagged_pieces", "split": self.split, "tokenizer": self.tokenizer.digest()}
         parts = {"parts": self.parts} if self.parts else {}
+        options["framing"] = self.framing.family
         return {**about, **texts, **parts, **options, "further_parts_of_long_sentences": cut}
 
     @functools.cached_property
@@ -221,4 +224,6 @@ def stand_in(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Fields that make rows of generated text."""
     from ctxjax.data.generated import tagged_files
 
-    return {"corpus": example().corpus.folder.as_posix(), **tagged_files(bool(fields["read"]))}
+    folder = example().corpus.folder
+    tokenizer = fields["tokenizer"] or str(folder / "wordpiece")
+    return {"corpus": str(folder), "tokenizer": tokenizer, **tagged_files(bool(fields["read"]))}

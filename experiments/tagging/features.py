@@ -1,4 +1,4 @@
-"""Names in sentences, told by a BiLSTM from what a frozen model knows: ELMo, any layers of BERT, static vectors, TagLM.
+"""Names and parts of speech by a BiLSTM on what a frozen model knows: ELMo, layers of BERT, static vectors, TagLM.
 
 Paper: Peters et al. 2018, "Deep contextualized word representations" (elmo; AllenNLP's ner_elmo.jsonnet); Devlin et al.
 2019, "BERT", table 7 (bert); Peters et al. 2017 (taglm).
@@ -7,9 +7,9 @@ bert, BERT-base on the development set: embeddings 91.0, last 94.9, second_to_la
 95.9, concat_four 96.1. taglm: 91.93 +- 0.19 on the test set.
 Hardware and time: not given in the papers; a pass over the 14,041 sentences of CoNLL-2003 is 220 steps of 64.
 
-    python -m ctxjax.features --config experiments/ner/features.py:kind=elmo --config.source.corpus=DIR \
+    python -m ctxjax.features --config experiments/tagging/features.py:kind=elmo --config.source.corpus=DIR \
         --config.source.vectors_of='["runs/elmo"]'
-    python -m ctxjax.train --config experiments/ner/features.py:kind=elmo --workdir runs/names \
+    python -m ctxjax.train --config experiments/tagging/features.py:kind=elmo --workdir runs/names \
         --config.source.corpus=DIR --config.source.vectors_of='["runs/elmo"]'
 
 The first command runs the frozen model once and stores its vectors; where they are not 1024 wide (768 of bert) or not
@@ -26,17 +26,19 @@ Arguments:
         --config.init_from.path=runs/vectors --config.model.embed_width=WIDTH.
     kind=taglm   two GRUs of 300 cells, the top layer of language models between them; experiments/taglm/tag.py has
         its chunker.
+    task=conll2003|ud_english|msra   names; parts of speech of UD English EWT; names in Chinese, character by character
+        (unzip dh_msra.zip; nine tenths of its sentences train and decide). Published figures are of conll2003.
     layers=embeddings|last|second_to_last|weighted|weighted_four|concat_four   of kind=bert; the last by default.
     size=small   half as wide, 20 passes, sentences alone: for the vectors of small models on a processor.
     smoke        20 steps on generated text, in seconds.
-The number of words must be that of eng.train; where it is not, the error names it. AllenNLP's file tests on its own
-development figure; here eng.testa decides, and eng.testb is never read in training.
+The number of words must be that of the training file; where it is not, the error names it. AllenNLP's file has the
+test set in place of the development set; here eng.testa decides, and eng.testb is never read in training.
 """
 
 import ml_collections
 
-from ctxjax.config import ConfigError, parse_arg, placeholder
-from ctxjax.text.tags import known_tags
+from ctxjax.config import ConfigError, parse_arg, run_config
+from ctxjax.data.tasks.tagging import TASKS, Tagging
 
 KINDS = ("elmo", "elmo_output", "bert", "static", "taglm")
 SIZES = ("published", "small")
@@ -53,11 +55,12 @@ LAYERS = {
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """See the top of this file."""
-    arg = parse_arg(arg, kind="elmo", layers="last", size="published", smoke=False)
-    for name, known in (("kind", KINDS), ("layers", tuple(LAYERS)), ("size", SIZES)):
+    arg = parse_arg(arg, kind="elmo", task="conll2003", layers="last", size="published", smoke=False)
+    for name, known in (("kind", KINDS), ("task", tuple(TASKS)), ("layers", tuple(LAYERS)), ("size", SIZES)):
         if arg[name] not in known:
             raise ConfigError(f"config argument {name}={arg[name]!r} is not one of {', '.join(known)}")
-    config = _allennlp()
+    task = TASKS[arg.task]
+    config = _allennlp(task)
     if arg.kind == "elmo_output":
         config.model.features_at = (0, 2)
     elif arg.kind == "bert":
@@ -67,7 +70,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         config.objective.mix_l2 = 0.0
         config.init_from.pattern = "^embed/tokens"
     elif arg.kind == "taglm":
-        _taglm(config)
+        _taglm(config, task)
     if arg.size == "small":
         config.model.width //= 2
         config.total = "20 epochs"
@@ -77,17 +80,15 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     return config
 
 
-def _allennlp() -> ml_collections.ConfigDict:
+def _allennlp(task: Tagging) -> ml_collections.ConfigDict:
     """The tagger that ELMo was published with, as AllenNLP's config has it: GloVe in place of Senna."""
-    config = ml_collections.ConfigDict()
-    config.seed = 0
-    config.accum_steps = 1
+    config = run_config("1 epochs", keep=3)
     config.batch_size = 64
     config.total = "75 epochs"
     config.model = dict(
         name="taglm",
-        vocab_size=21_012,
-        labels=known_tags(("LOC", "MISC", "ORG", "PER"), "BIOES"),
+        vocab_size=task.words,
+        labels=task.labels("BIOES"),
         width=200,
         embed_width=50,
         depth=2,
@@ -102,10 +103,10 @@ def _allennlp() -> ml_collections.ConfigDict:
         char_width=128,
         char_activation="relu",
         max_chars=50,
-        scheme="BIOES",
+        scheme="BIOES" if task.read else "",
         crf=True,
         crf_ends=False,
-        constrained="decoding",
+        constrained="decoding" if task.read else "never",
         dropout=0.5,
         dtype="float32",
         param_dtype="float32",
@@ -115,14 +116,8 @@ def _allennlp() -> ml_collections.ConfigDict:
         name="tagged",
         corpus="",
         split="train",
-        train="eng.train",
-        heldout="eng.testa",
-        test="eng.testb",
-        length=128,
-        read="IOB1",
-        scheme="BIOES",
-        word=0,
-        tag=-1,
+        **task.fields("BIOES"),
+        length=128 if task.read else 192,
         vocab="",
         min_count=1,
         lowercase=True,
@@ -143,24 +138,13 @@ def _allennlp() -> ml_collections.ConfigDict:
         lr_multipliers=((".*", 1.0),),
         frozen="",
     )
-    config.mesh = dict(data=-1, fsdp=1, tensor=1)
-    config.rules = "default"
-    config.log_every = "50 steps"
-    config.save_every = "1 epochs"
-    config.eval_every = "1 epochs"
-    config.keep = 3
-    config.max_skipped = 10
     config.evals = dict(
         heldout=dict(name="objective", split="heldout", batches=0, batch_size=64, seed=0),
         spans=dict(name="entities", split="heldout", batch_size=64, by_kind=True),
         mix=dict(name="mix"),
     )
-    config.init_from = dict(path=placeholder(str), pattern=".*", optimizer=False)
-    config.tensorboard = False
-    config.wandb = False
-    config.profile_steps = placeholder(str)
-    config.workers = 0
-    config.threads = 2
+    if not task.read:
+        config.evals.spans = dict(name="word_accuracy", split="heldout", batch_size=64)
     return config
 
 
@@ -173,10 +157,11 @@ def _bert(config: ml_collections.ConfigDict, layers: str) -> None:
     config.source.update(layers=stored, pool="first", context=510, max_chars=0)
 
 
-def _taglm(config: ml_collections.ConfigDict) -> None:
+def _taglm(config: ml_collections.ConfigDict, task: Tagging) -> None:
     """As experiments/taglm/tag.py."""
     config.model.update(width=300, features=1024, features_at=(1,), feature_layers=0, cell="gru", chars="gru")
-    config.model.update(char_dim=25, char_width=80, crf_ends=True, constrained="never", dropout=0.25, vocab_size=17_495)
+    config.model.update(char_dim=25, char_width=80, crf_ends=True, constrained="never", dropout=0.25)
+    config.model.vocab_size = task.words_without_digits
     config.objective.mix_l2 = 0.0
     config.source.update(layers="top", zero_digits=True)
     config.batch_size = 32
@@ -185,18 +170,19 @@ def _taglm(config: ml_collections.ConfigDict) -> None:
 
 def _smoke(config: ml_collections.ConfigDict) -> None:
     """Two narrow layers and 20 steps on generated tagged text, with vectors stored for it."""
-    from ctxjax.data.generated import generated_tags, store_vectors
+    from ctxjax.data.generated import generated_tags, store_vectors, tagged_files
     from ctxjax.data.sources.tagged import Source
 
     folder = generated_tags()
     config.source.update(corpus=folder, length=64, max_chars=16 if config.source.max_chars else 0, context=0)
+    config.source.update(tagged_files(bool(config.source.read)))
     if config.model.features:
         config.source.vectors_of = (f"{folder}/model.txt",)
         several = config.model.feature_layers > 0
         config.source.layers = ":" if several else "top"
         layers, width = store_vectors(folder, config.source.to_dict())
         config.model.update(features=width, feature_layers=layers if several else 0)
-    source = Source(folder, lowercase=True, zero_digits=config.source.zero_digits)
+    source = Source(**{name: value for name, value in config.source.items() if name not in ("name", "vectors_of")})
     config.model.update(vocab_size=source.vocab_size, labels=source.labels, width=16, max_chars=16)
     config.model.update(embed_width=min(config.model.embed_width, 12), char_dim=6, char_width=8, dropout=0.0)
     config.update(batch_size=16, total="20 steps")
