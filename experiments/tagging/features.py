@@ -14,7 +14,8 @@ Hardware and time: not given in the papers; a pass over the 14,041 sentences of 
 
 The first command runs the frozen model once and stores its vectors; where they are not 1024 wide (768 of bert) or not
 of so many layers, it prints the flags that the second one needs. DIR has eng.train, eng.testa and eng.testb. For the
-test set: python -m ctxjax.evaluate --workdir runs/names --only spans --config.evals.spans.split=test.
+test set: python -m ctxjax.evaluate --workdir runs/names --only spans --config.evals.spans.split=test (words
+for parts of speech).
 
 Arguments:
     kind=elmo    words, characters and a learned mix of ELMo's layers, two LSTMs of 200 cells each way, CRF.
@@ -85,6 +86,7 @@ def _allennlp(task: Tagging) -> ml_collections.ConfigDict:
     config = run_config("1 epochs", keep=3)
     config.batch_size = 64
     config.total = "75 epochs"
+    config.patience = 25
     config.model = dict(
         name="taglm",
         vocab_size=task.words,
@@ -143,8 +145,11 @@ def _allennlp(task: Tagging) -> ml_collections.ConfigDict:
         spans=dict(name="entities", split="heldout", batch_size=64, by_kind=True),
         mix=dict(name="mix"),
     )
+    config.best = "highest spans/f1"
     if not task.read:
-        config.evals.spans = dict(name="word_accuracy", split="heldout", batch_size=64)
+        del config.evals["spans"]
+        config.evals.words = dict(name="word_accuracy", split="heldout", batch_size=64)
+        config.best = "highest words/accuracy"
     return config
 
 
@@ -189,4 +194,5 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
     config.optim.lr = 2e-2
     config.update(log_every="5 steps", save_every="10 steps", eval_every="20 steps")
     config.evals.heldout.update(batches=2, batch_size=16)
-    config.evals.spans.batch_size = 16
+    for name in set(config.evals) & {"spans", "words"}:
+        config.evals[name].batch_size = 16
