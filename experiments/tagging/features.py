@@ -1,10 +1,10 @@
-"""Names and parts of speech by a BiLSTM on what a frozen model knows: ELMo, layers of BERT, static vectors, TagLM.
+"""Names and parts of speech by a BiLSTM on what a frozen model knows: ELMo, layers of BERT, static vectors.
 
 Paper: Peters et al. 2018, "Deep contextualized word representations" (elmo; AllenNLP's ner_elmo.jsonnet); Devlin et al.
-2019, "BERT", table 7 (bert); Peters et al. 2017 (taglm).
+2019, "BERT", table 7 (bert). TagLM, which joins the vectors between its layers, is experiments/taglm/tag.py.
 Expected: F1 on CoNLL-2003. elmo: 92.22 +- 0.10 on the test set (92.51 of AllenNLP's one run), and 90.15 without ELMo.
 bert, BERT-base on the development set: embeddings 91.0, last 94.9, second_to_last 95.6, weighted 95.5, weighted_four
-95.9, concat_four 96.1. taglm: 91.93 +- 0.19 on the test set.
+95.9, concat_four 96.1.
 Hardware and time: not given in the papers; a pass over the 14,041 sentences of CoNLL-2003 is 220 steps of 64.
 
     python -m ctxjax.features --config experiments/tagging/features.py:kind=elmo --config.source.corpus=DIR \
@@ -25,8 +25,6 @@ Arguments:
     kind=static  ELMo's tagger without ELMo: words and characters. The words begin with the rows of a run of word
         vectors, or of a file once converted (python -m ctxjax.convert FILE runs/vectors --to ctxjax), by
         --config.init_from.path=runs/vectors --config.model.embed_width=WIDTH.
-    kind=taglm   two GRUs of 300 cells, the top layer of language models between them; experiments/taglm/tag.py has
-        its chunker.
     task=conll2003|ud_english|msra   names; parts of speech of UD English EWT; names in Chinese, character by character
         (unzip dh_msra.zip; nine tenths of its sentences train and decide). Published figures are of conll2003.
     layers=embeddings|last|second_to_last|weighted|weighted_four|concat_four   of kind=bert; the last by default.
@@ -41,7 +39,7 @@ import ml_collections
 from ctxjax.config import ConfigError, parse_arg, run_config
 from ctxjax.data.tasks.tagging import TASKS, Tagging
 
-KINDS = ("elmo", "elmo_output", "bert", "static", "taglm")
+KINDS = ("elmo", "elmo_output", "bert", "static")
 SIZES = ("published", "small")
 # what is stored, how many layers of BERT-base that are (0: one, not mixed), and how they are put together
 LAYERS = {
@@ -70,8 +68,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         config.model.update(features=0, feature_layers=0)
         config.objective.mix_l2 = 0.0
         config.init_from.pattern = "^embed/tokens"
-    elif arg.kind == "taglm":
-        _taglm(config, task)
     if arg.size == "small":
         config.model.width //= 2
         config.total = "20 epochs"
@@ -160,17 +156,6 @@ def _bert(config: ml_collections.ConfigDict, layers: str) -> None:
     config.model.update(crf=False, constrained="never", dropout=0.1)
     config.objective.update(crf=False, mix_l2=0.0)
     config.source.update(layers=stored, pool="first", context=510, max_chars=0)
-
-
-def _taglm(config: ml_collections.ConfigDict, task: Tagging) -> None:
-    """As experiments/taglm/tag.py."""
-    config.model.update(width=300, features=1024, features_at=(1,), feature_layers=0, cell="gru", chars="gru")
-    config.model.update(char_dim=25, char_width=80, crf_ends=True, constrained="never", dropout=0.25)
-    config.model.vocab_size = task.words_without_digits
-    config.objective.mix_l2 = 0.0
-    config.source.update(layers="top", zero_digits=True)
-    config.batch_size = 32
-    config.total = "30 epochs"
 
 
 def _smoke(config: ml_collections.ConfigDict) -> None:
