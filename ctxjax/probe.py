@@ -107,7 +107,7 @@ def _labelled(source: Any, model: Any, labels: Sequence[str]) -> Any:
     """The words of a split that have a tag, with their vectors, stored first where they are not yet."""
     import numpy as np
 
-    from ctxjax import features, probing
+    from ctxjax import probing, storing
     from ctxjax.config import ConfigError
 
     numbers = {label: number for number, label in enumerate(labels)}
@@ -117,7 +117,7 @@ def _labelled(source: Any, model: Any, labels: Sequence[str]) -> Any:
         raise ConfigError(f"{source.file(source.split)} has no word with a tag")
     words = [tagged[place][0] for place in places.tolist()]
     targets = np.array([numbers.get(tagged[place][1], -1) for place in places.tolist()], np.int32)
-    return probing.Labelled(features.store(source, 0, model), places, words, targets)
+    return probing.Labelled(storing.store(source, 0, model), places, words, targets)
 
 
 def read_mix(path: str) -> dict[str, float]:
