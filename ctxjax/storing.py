@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,7 @@ def _pieces(encoded: Any, words: int) -> np.ndarray:
     return np.bincount(encoded.owners, minlength=words)
 
 
-def _write(folder: Any, made: Iterator[np.ndarray], sentences: Sequence[Any]) -> None:
+def _write(folder: Any, made: Iterable[np.ndarray], sentences: Sequence[Any]) -> None:
     """vectors.npy `[words, layers, width]` of all sentences one behind the other."""
     words, rows, filled = sum(len(one.words) for one in sentences), None, 0
     for vectors in made:
