@@ -8,6 +8,7 @@ PROGRAMS = {
     "predict": "write what a fine-tuned run tells of a split, in the official layout",
     "embed": "write word-aligned vectors of a text file to HDF5 or npz",
     "features": "store what frozen language models make of a tagger's sentences",
+    "probe": "what can be read off each layer of frozen models, and what a probe learns by heart",
     "convert": "published weights in and out (BERT, ELMo)",
     "inspect": "what a checkpoint or a prepared corpus holds; needs no device",
     "compare": "figures of runs side by side, and whether a difference may be chance",

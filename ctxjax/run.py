@@ -102,7 +102,7 @@ def _validate_model(model: Any, config: Config, source: Any) -> None:
         raise ConfigError(
             f"config.model.vocab_size={model.vocab_size} is not the corpus's: set --config.model.vocab_size={size}"
         )
-    for name in ("buckets", "shortest", "longest", "word_ngrams", "labels", "features", "scheme"):
+    for name in ("buckets", "shortest", "longest", "word_ngrams", "labels", "features", "feature_layers", "scheme"):
         theirs = getattr(source, name, None)
         if theirs is not None and theirs != getattr(model, name, theirs):
             raise ConfigError(f"config.model.{name}={getattr(model, name)} is not config.source.{name}={theirs}")

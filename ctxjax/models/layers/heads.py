@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ctxjax.models.layers.core import Dense
 from ctxjax.models.layers.dropout import Stream, dropout, stream, substream
+from ctxjax.models.layers.tag_head import Tags
 from ctxjax.types import Outputs
 
 
@@ -105,4 +106,4 @@ class Scores(nn.Module):
         return rows * (self.features * self.width + (self.width or self.features) * self.outcomes)
 
 
-HEADS = {"classify": Scores, "regress": Scores, "choose": Scores}
+HEADS = {"classify": Scores, "regress": Scores, "choose": Scores, "tag": Tags}
