@@ -141,7 +141,7 @@ class Evaluator:
             digests.write_text(place / f"{name}.json", json.dumps(content, indent=4) + "\n")
 
     def run(self, params: Any) -> dict[str, float]:
-        """`exact_match` and `f1`, 0 to 100; of version 2.0 also of questions with and without an answer (`has_answer_f1`),
+        """`exact_match` and `f1`, 0 to 100; of version 2.0 also of those with and without an answer (`has_answer_f1`),
         and the best that a threshold would give and that threshold (`best_f1`, `best_f1_threshold`)."""
         told = self.told(params)
         if self.folder and jax.process_index() == 0:

@@ -5,7 +5,6 @@ Reference: Devlin et al. 2019, section 4.2; google-research/bert run_squad.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -39,14 +38,14 @@ def words_of_answer(words: Words, text: str, start: int) -> tuple[int, int] | No
     return first, last
 
 
-def improved(pieces: Sequence[int], first: int, last: int, answer: Sequence[int]) -> tuple[int, int]:
+def improved(pieces: Int[np.ndarray, " n"], first: int, last: int, answer: Int[np.ndarray, " m"]) -> tuple[int, int]:
     """The first span within `first`..`last` that is the answer piece by piece; else these two.
 
     Answers are characters, words are coarser: of "(1895-1943)." the answer may be "1895" alone.
     """
-    size, wanted = len(answer), list(answer)
+    size = len(answer)
     for start in range(first, last + 2 - size if size else first):
-        if list(pieces[start : start + size]) == wanted:
+        if np.array_equal(pieces[start : start + size], answer):
             return start, start + size - 1
     return first, last
 
