@@ -123,13 +123,14 @@ def evaluate(config: Any, folder: Any, meta: dict[str, Any], only: str | None = 
     """
     import jax
 
-    from ctxjax import checkpoint, digests, optim, processes, tree
+    from ctxjax import checkpoint, digests, optim, processes, transfer, tree
     from ctxjax import run as runs
     from ctxjax.config import ConfigError, did_you_mean
     from ctxjax.step import TrainState
 
     if only and only not in config.evals:
         raise ConfigError(f"config.evals has no {only!r}{did_you_mean(only, config.evals)}")
+    transfer.resolve(config, folder)
     run = runs.assemble(config)
     if run.source.tokenizer.digest() != meta["tokenizer"]:
         raise ConfigError("config.source.corpus was prepared with another tokenizer than the checkpoint's")

@@ -107,13 +107,16 @@ def tell(question_rows, scores, version, n_best, max_answer, project):
                 if inside and start <= end < start + max_answer:
                     pieces = " ".join(row.tokens[start : end + 1]).replace(" ##", "").replace("##", "").strip()
                     words = " ".join(row.words[row.word_at[start] : row.word_at[end] + 1])
-                    spans.append((starts[start], ends[end], project(" ".join(pieces.split()), words)))
+                    spans.append((starts[start], ends[end], " ".join(pieces.split()), words))
     if version == "2.0":
-        spans.append((*null, ""))
+        spans.append((*null, "", ""))
     spans.sort(key=lambda span: span[0] + span[1], reverse=True)
     best, seen = [], set()
-    for start, end, text in spans:
-        if len(best) < n_best and text not in seen:
+    for start, end, pieces, words in spans:
+        if len(best) == n_best:
+            break
+        text = project(pieces, words) if pieces else ""
+        if text not in seen:
             best.append((text, start, end))
             seen.add(text)
     if version == "2.0" and "" not in seen:
