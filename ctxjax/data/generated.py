@@ -178,7 +178,7 @@ def generated_questions(count: int = 60) -> str:
         folder = tempfile.TemporaryDirectory(prefix="ctxjax-generated-")
         make_tokenizer("wordpiece").save(pathlib.Path(folder.name, "tokenizer"))
         for version in ("1.1", "2.0"):
-            for split, number, seed in (("train", count, 0), ("dev", count // 4, 1)):
+            for split, number, seed in (("train", count, 0), ("dev", count // 6, 1)):
                 articles = _articles(number, seed, version)
                 text = json.dumps({"version": version, "data": articles}, indent=1)
                 pathlib.Path(folder.name, f"{split}-v{version}.json").write_text(text)

@@ -39,12 +39,14 @@ class Window(NamedTuple):
       first: the piece of the context where the window begins.
       place: the position of that piece in the row.
       most: of every piece of the window whether no other window sees more around it.
+      none: the position that stands for no answer.
     """
 
     scores: Float[np.ndarray, "L 2"]
     first: int
     place: int
     most: Bool[np.ndarray, " S"]
+    none: int = 0
 
 
 def best_spans(windows: Sequence[Window], n_best: int = 20, max_answer: int = 30) -> list[Span]:
@@ -67,8 +69,8 @@ def best_spans(windows: Sequence[Window], n_best: int = 20, max_answer: int = 30
 
 
 def no_answer(windows: Sequence[Window]) -> Span:
-    """The span that says there is no answer, from the window where [CLS] scores least."""
-    scores = [window.scores[0].astype(np.float64) for window in windows]
+    """The span that says there is no answer, from the window where that scores least."""
+    scores = [window.scores[window.none].astype(np.float64) for window in windows]
     least = min(scores, key=lambda pair: float(pair.sum()), default=np.zeros(2))
     return Span(-1, -1, float(least[0]), float(least[1]))
 
@@ -86,7 +88,7 @@ class Context(NamedTuple):
         """The letters of pieces `first` to `last`: those that they were cut from ("offsets"), or as published the part
         of their words that aligns with them ("alignment")."""
         if projection == "offsets":
-            return self.text[self.offsets[first, 0] : self.offsets[last, 1]]
+            return self.text[self.offsets[first, 0] : self.offsets[last, 1]].strip()
         told = " ".join(self.pieces[first : last + 1]).replace(" ##", "").replace("##", "")
         words = self.words[self.word_of_piece[first] : self.word_of_piece[last] + 1]
         return project(" ".join(told.split()), " ".join(words), lowercase)

@@ -36,7 +36,8 @@ class Evaluator:
       n_best: starts and ends that are tried of a window, and texts that are kept of a question.
       max_answer: pieces of an answer at most.
       threshold: of version 2.0: there is no answer where the score of that is more than this over the best text's.
-      projection: from pieces to text: "alignment", the published one, or "offsets", the letters they were cut from.
+      projection: from pieces to text: "alignment", the published one, which is for WordPiece, or "offsets", the letters
+        that they were cut from; empty is the first where it can be.
       language: "en", or "zh", where exact match and F1 are of characters.
       folder: where the files go; none are written where it is empty.
       model, objective, open_source, mesh, train_batch_size: given by the run.
@@ -49,7 +50,7 @@ class Evaluator:
         n_best: int = 20,
         max_answer: int = 30,
         threshold: float = 0.0,
-        projection: str = "alignment",
+        projection: str = "",
         language: str = "en",
         folder: str = "",
         *,
@@ -63,10 +64,13 @@ class Evaluator:
         self.source = open_source(split)
         self.batch_size, self.mesh = batch_size or train_batch_size, mesh
         self.n_best, self.max_answer, self.threshold = n_best, max_answer, threshold
-        self.projection, self.language, self.folder = projection, language, folder
+        plain = self.source.tokenizer.kind != "wordpiece"
+        self.projection, self.language, self.folder = projection or PROJECTIONS[plain], language, folder
         for field, known in (("projection", PROJECTIONS), ("language", exact_match.LANGUAGES)):
             if getattr(self, field) not in known:
                 raise ConfigError(f"config.evals: squad.{field}={getattr(self, field)!r} is none of {', '.join(known)}")
+        if plain and self.projection == "alignment":
+            raise ConfigError("config.evals: squad.projection='alignment' is of WordPiece: set it to 'offsets'")
         if min(n_best, max_answer) < 1:
             raise ConfigError("config.evals: squad needs n_best and max_answer >= 1")
         if self.batch_size % sharding.row_shards(mesh):
@@ -99,21 +103,27 @@ class Evaluator:
 
     def _tell(self, scores: Float[np.ndarray, "W L 2"]) -> Iterator[tuple[str, answers.Told]]:
         source = self.source
-        lowercase, names = source.tokenizer.lowercase, source.tokenizer.pieces
+        lowercase, names = bool(getattr(source.tokenizer, "lowercase", False)), source.tokenizer.pieces
         bounds = np.searchsorted(source.windows[:, 0], np.arange(len(source.questions) + 1))
         context, text = answers.Context("", [], np.zeros(0, np.int64), [], np.zeros((0, 2), np.int32)), None
         for number, one in enumerate(source.questions):
             if one.context is not text:
                 text, words = one.context, spans.split_words(one.context)
                 ids, offsets = source.context(number)
-                of_piece = words.of_char[offsets[:, 0]]
+                of_piece = words.of_char[offsets[:, 1] - 1]
                 context = answers.Context(text, words.words, of_piece, [names[piece] for piece in ids], offsets)
             rows = range(bounds[number], bounds[number + 1])
             places = source.windows[rows.start : rows.stop, 1:3]
             seen = spans.most_context(places, len(context.pieces))
-            place = len(source.query(number)) + 2
+            place, behind = source.place_of_window(number), len(source.framing.last)
             windows = [
-                answers.Window(scores[row], first, place, seen[first : first + size] == row - rows.start)
+                answers.Window(
+                    scores[row],
+                    first,
+                    place,
+                    seen[first : first + size] == row - rows.start,
+                    source.framing.place(place + size + behind),
+                )
                 for row, (first, size) in zip(rows, places.tolist())
             ]
             options = (source.version, self.n_best, self.max_answer, lowercase, self.projection)

@@ -85,7 +85,7 @@ def test_articles_are_held_out_of_the_files_of_training(make):
     ("fields", "message"),
     [
         ({"version": "1.2"}, "config.source.version='1.2' is not one of 1.1, 2.0"),
-        ({"length": 11}, r"length > max_query \+ 3"),
+        ({"length": 12}, r"length > max_query \+ 4"),
         ({"held_out": 1.5}, "config.source.held_out=1.5 is not a share"),
         ({"train": ("no.json",)}, "config.source.train: there is no file .*no.json"),
         ({"train": ()}, "config.source.split='train' has no files; there are heldout"),
@@ -98,10 +98,26 @@ def test_mistakes_are_named(make, fields, message):
         make(layout({"id": "4", "question": "Why?", "answers": []}, ask()), **fields)("train").take(np.array([0]))
 
 
-def test_a_vocabulary_of_words_is_refused(make, tmp_path):
-    generated.make_tokenizer("words").save(tmp_path / "words")
-    with pytest.raises(ConfigError, match="is no WordPiece vocabulary"):
-        _ = make(layout(ask()), tokenizer=str(tmp_path / "words"))("train").tokenizer
+@pytest.mark.parametrize("kind", ["byte_bpe", "bpe", "words"])
+def test_rows_of_other_families(kind, tmp_path):
+    """The marks of the family; no answer is the place of the one vector; an answer is its letters."""
+    generated.make_tokenizer(kind).save(tmp_path)
+    source = questions.Source(generated.generated_questions(), tokenizer=tmp_path, length=48, stride=12, max_query=12)
+    batch = source.take(np.arange(40))
+    inputs, lengths = batch["inputs"], batch["inputs"]["mask"].sum(axis=1)
+    assert inputs["cls_positions"][:, 0].tolist() == (lengths - 1).tolist() and "segment_ids" not in inputs
+    found = 0
+    for row, (question, first) in enumerate(source.windows[:40, :2].tolist()):
+        one, (start, end) = source.questions[question], batch["targets"][row].tolist()
+        if start == lengths[row] - 1:
+            assert end == start
+            continue
+        shift = source.place_of_window(question) - first
+        offsets = source.context(question)[1]
+        letters = one.context[offsets[start - shift, 0] : offsets[end - shift, 1]]
+        assert letters.strip() == one.answers[0].text
+        found += 1
+    assert found > 5
 
 
 @pytest.mark.real_data

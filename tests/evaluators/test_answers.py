@@ -133,6 +133,7 @@ def test_against_the_public_port(version):
     official = pytest.importorskip("transformers.data.metrics.squad_metrics")
     source, draw = source_of(version), np.random.default_rng(1)
     scores = draw.integers(-30, 31, (len(source.windows), SIZES["length"], 2)).astype(np.float32) / 8
+    scores[np.isin(source.windows[:, 0] % 3, 1), 0] = 4.5  # no answer is likely in every third
     evaluator = evaluator_of(source, threshold=1.0)
     told = dict(evaluator._tell(scores))
     examples, features, results = [], [], []

@@ -23,7 +23,7 @@ from ctxjax.data.index import open_index
 from ctxjax.data.sources.labelled_texts import Place
 from ctxjax.data.tasks import squad
 from ctxjax.data.transforms import spans
-from ctxjax.text import open_tokenizer
+from ctxjax.data.transforms.framing import Framing, open_framed
 
 _VERSION = 1  # of the index; part of its key
 _COLUMNS = ("question", "first", "size", "start", "end", "counts")  # of `windows`
@@ -32,9 +32,10 @@ _COLUMNS = ("question", "first", "size", "start", "end", "counts")  # of `window
 class Source:
     """Questions with the windows of their contexts, shuffled anew in every pass.
 
-    Row (L = `length`): inputs {tokens [L], segment_ids [L], mask [L], cls_positions [1]}, [CLS] question [SEP] window
-    [SEP]; targets [2], the first and the last piece of the answer, both the place of [CLS] where the window does not
-    hold it or there is none; weights [2], 0 for windows of a held-out question whose answer was not found.
+    Row (L = `length`): inputs {tokens [L], mask [L], cls_positions [1], segment_ids [L]}, [CLS] question [SEP] window
+    [SEP], the last for BERT alone; targets [2], the first and the last piece of the answer, both the place of [CLS]
+    where the window does not hold it or there is none; weights [2], 0 for windows of a held-out question whose answer
+    was not found. Other families have other marks (`transforms/framing.py`).
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Source:
         corpus: str | os.PathLike[str] = "",
         split: str = "train",
         tokenizer: str | os.PathLike[str] = "",
+        framing: str = "",
         version: str = "1.1",
         train: Sequence[str] = ("train-v1.1.json",),
         heldout: Sequence[str] = ("dev-v1.1.json",),
@@ -57,7 +59,8 @@ class Source:
         Args:
           corpus: a folder with files of SQuAD's layout.
           split: "train", "heldout" or "test"; the next three fields name the files of each.
-          tokenizer: a WordPiece vocabulary; empty is the folder `tokenizer` of the corpus.
+          tokenizer: empty is the folder `tokenizer` of the corpus.
+          framing: a key of `transforms.framing.MARKS`; empty for the tokenizer's own.
           version: "1.1" leaves out what its context does not answer, "2.0" trains on it.
           held_out: where it is over 0, that share of the articles in all files of `train` is the split "heldout", the
             rest "train", and a question that stands in two files counts once.
@@ -73,8 +76,8 @@ class Source:
             raise ConfigError("config.source.corpus is empty; set it to a folder with files of SQuAD")
         if version not in squad.VERSIONS:
             raise ConfigError(f"config.source.version={version!r} is not one of {', '.join(squad.VERSIONS)}")
-        if length <= max_query + 3 or stride < 1 or max_query < 1:
-            raise ConfigError("config.source needs max_query and stride >= 1 and length > max_query + 3")
+        if length <= max_query + 4 or stride < 1 or max_query < 1:
+            raise ConfigError("config.source needs max_query and stride >= 1 and length > max_query + 4")
         if not 0.0 <= held_out < 1.0:
             raise ConfigError(f"config.source.held_out={held_out} is not a share from 0 to below 1")
         files = {"train": tuple(train), "heldout": tuple(train if held_out else heldout), "test": tuple(test)}
@@ -87,19 +90,21 @@ class Source:
         for file in self._files:
             if not file.is_file():
                 raise ConfigError(f"config.source.{split}: there is no file {file}")
-        self._tokenizer = pathlib.Path(tokenizer or self.corpus.folder / "tokenizer")
+        self._tokenizer, self._framing = pathlib.Path(tokenizer or self.corpus.folder / "tokenizer"), framing
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("questions", "tokenizer", "_index", "fingerprint", "tokens_per_row")
+        kept = ("questions", "tokenizer", "framing", "_index", "fingerprint", "tokens_per_row")
         return {name: value for name, value in self.__dict__.items() if name not in kept}
 
     @functools.cached_property
     def tokenizer(self) -> Any:
-        """The WordPiece vocabulary."""
-        found = open_tokenizer(self._tokenizer)
-        if found.kind != "wordpiece":
-            raise ConfigError(f"config.source.tokenizer={str(self._tokenizer)!r} is no WordPiece vocabulary")
-        return found
+        """With the marks of its family among its pieces."""
+        return open_framed(self._tokenizer, self._framing)
+
+    @functools.cached_property
+    def framing(self) -> Framing:
+        """How question and window become a row."""
+        return Framing(self.tokenizer, self.length, self._framing)
 
     @property
     def vocab_size(self) -> int:
@@ -112,8 +117,8 @@ class Source:
         names = ("version", "held_out", "length", "stride", "max_query", "count_windows")
         options = {name: getattr(self, name) for name in names}
         files = [file_digest(file) for file in self._files]
-        tokenizer = self.tokenizer.digest()
-        return {"source": "questions", "split": self.split, "files": files, "tokenizer": tokenizer, **options}
+        about = {"tokenizer": self.tokenizer.digest(), "framing": self.framing.family}
+        return {"source": "questions", "split": self.split, "files": files, **about, **options}
 
     @functools.cached_property
     def questions(self) -> list[squad.Question]:
@@ -158,12 +163,16 @@ class Source:
         first, last = index["query_starts"][question : question + 2]
         return index["query_ids"][first:last]
 
+    def place_of_window(self, question: int) -> int:
+        """The position of a row where the window of a question begins."""
+        return len(self.framing.first) + len(self.query(question)) + len(self.framing.between)
+
     @functools.cached_property
     def tokens_per_row(self) -> int:
         """Pieces of a row, on average."""
         windows = self.windows
         queries = np.diff(self._index["query_starts"])[windows[:, 0]]
-        return max(1, round(float((queries + windows[:, 2] + 3).mean())))
+        return max(1, round(float((queries + windows[:, 2] + self.framing.marks(2)).mean())))
 
     def steps_per_pass(self, batch_size: int) -> int:
         """Steps until as many rows were read as there are questions (or windows; see `count_windows`)."""
@@ -188,17 +197,17 @@ class Source:
 
     def take(self, chosen: Int[np.ndarray, " B"]) -> dict[str, Any]:
         """The rows of some windows by number."""
-        shape = (len(chosen), self.length)
-        tokens, segments = np.full(shape, self.tokenizer.pad_id, np.int32), np.zeros(shape, np.int32)
-        mask, tokenizer = np.zeros(shape, np.bool_), self.tokenizer
-        windows = self.windows[chosen]
+        shape, windows, framing = (len(chosen), self.length), self.windows[chosen], self.framing
+        tokens = np.full(shape, getattr(self.tokenizer, "pad_id", 0), np.int32)
+        segments, mask, places = np.zeros(shape, np.int32), np.zeros(shape, np.bool_), np.zeros(len(chosen), np.int32)
         for row, (question, first, size) in enumerate(windows[:, :3].tolist()):
             query, window = self.query(question), self.context(question)[0][first : first + size]
-            ids = [tokenizer.cls_id, *query, tokenizer.sep_id, *window, tokenizer.sep_id]
+            ids = np.concatenate([framing.first, query, framing.between, window, framing.last])
             tokens[row, : len(ids)], mask[row, : len(ids)] = ids, True
-            segments[row, len(query) + 2 : len(ids)] = 1
-        inputs = {"tokens": tokens, "segment_ids": segments, "mask": mask}
-        inputs["cls_positions"] = np.zeros((len(chosen), 1), np.int32)
+            segments[row, self.place_of_window(question) : len(ids)] = 1
+            places[row] = framing.place(len(ids))
+        inputs = {"tokens": tokens, "mask": mask, "cls_positions": places[:, None]}
+        inputs |= {"segment_ids": segments} if framing.family == "bert" else {}
         weights: Float[np.ndarray, "B 2"] = np.repeat(windows[:, 5:], 2, axis=1).astype(np.float32)
         return {"inputs": inputs, "targets": windows[:, 3:5].astype(np.int32), "weights": weights}
 
@@ -237,13 +246,16 @@ def _write(folder: pathlib.Path, *, source: Source) -> None:
         counts = one.impossible or answer is not None or source.split == "test"
         if source.split == "train" and not counts:
             continue
-        there = spans.windows(len(pieces), source.length - len(queries[-1]) - 3, source.stride)
+        marks = source.framing.marks(2)
+        there = spans.windows(len(pieces), source.length - len(queries[-1]) - marks, source.stride)
         bare += not len(there)
         rows = np.zeros((len(there), len(_COLUMNS)), np.int64)
         rows[:, 0], rows[:, 1:3], rows[:, 5] = number, there, counts
+        for row in rows:
+            row[3:5] = source.framing.place(len(queries[-1]) + marks + int(row[2]))
         if answer is not None:
             inside = (answer[0] >= there[:, 0]) & (answer[1] < there[:, 0] + there[:, 1])
-            shift = len(queries[-1]) + 2 - there[inside, 0]
+            shift = len(queries[-1]) + marks - len(source.framing.last) - there[inside, 0]
             rows[inside, 3], rows[inside, 4] = answer[0] + shift, answer[1] + shift
         windows.append(rows)
     _say(source.split, lost, "answers not found where they are said to begin" + _then(source.split))
@@ -264,7 +276,7 @@ def _locate(words: spans.Words, pieces: Any, places: Any, answer: squad.Answer, 
     found = spans.words_of_answer(words, answer.text, answer.start)
     if found is None:
         return None
-    of_piece = words.of_char[places[:, 0]]
+    of_piece = words.of_char[places[:, 1] - 1]  # where pieces begin with a blank, it is of the word before
     first, last = (int(np.searchsorted(of_piece, word, side)) for word, side in zip(found, ("left", "right")))
     if last <= first:
         return None
@@ -278,6 +290,15 @@ def _then(split: str) -> str:
 def _say(split: str, number: int, what: str) -> None:
     if number:
         print(f"{split}: {number} {what}", file=sys.stderr)
+
+
+def stand_in(fields: Any) -> dict[str, Any]:
+    """Fields with which rows of a config's shapes can be made without its files."""
+    version = fields["version"]
+    files = {"train": (f"train-v{version}.json",), "heldout": (f"dev-v{version}.json",), "held_out": 0.0}
+    from ctxjax.data.generated import generated_questions
+
+    return {"corpus": generated_questions(), "tokenizer": "", "framing": "", **files}
 
 
 def example() -> Source:

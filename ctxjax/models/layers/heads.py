@@ -141,4 +141,13 @@ class Scores(nn.Module):
         return rows * (self.features * self.width + (self.width or self.features) * self.outcomes)
 
 
-HEADS = {"classify": Scores, "regress": Scores, "choose": Scores}
+class Spans(Scores):
+    """Scores of every position: whether an answer begins there, and whether it ends there. BERT's have no dropout."""
+
+    def touch(self, outputs: Outputs) -> Array:
+        """Make every parameter."""
+        return self(outputs.hidden[-1])
+
+
+HEADS = {"classify": Scores, "regress": Scores, "choose": Scores, "span": Spans}
+OUTCOMES = {"span": 2}  # of a head whose scores are not those of labels; else one
