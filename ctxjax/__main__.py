@@ -6,6 +6,7 @@ PROGRAMS = {
     "evaluate": "run a config's evaluators on a checkpoint",
     "embed": "write word-aligned vectors of a text file to HDF5 or npz",
     "features": "store what frozen language models make of a tagger's sentences",
+    "probe": "what can be read off each layer of frozen models, and what a probe learns by heart",
     "convert": "published weights in and out (BERT, ELMo)",
     "inspect": "what a checkpoint or a prepared corpus holds; needs no device",
     "plan": "parameters, memory, FLOPs and time of a config before launch; --topology compiles for a TPU slice",

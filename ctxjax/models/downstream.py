@@ -17,7 +17,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ctxjax import config as configs
-from ctxjax.models.layers.heads import HEADS, OUTCOMES, POOLS, Mix, at_positions, side_by_side
+from ctxjax.models.layers.heads import HEADS, OUTCOMES, POOLS, at_positions, side_by_side
+from ctxjax.models.layers.mix import Mix
 from ctxjax.types import Carry, Inputs, Outputs
 
 
@@ -59,7 +60,7 @@ class Model(nn.Module):
         `inputs.cls_positions`; "mean" and "max" are over what is not padding.
       layers: which of `hidden` are used; empty for the last one, or for all where they are mixed.
       mix: a learned mix of the layers; several layers are set side by side otherwise.
-      mix_norm: see `layers.heads.Mix`.
+      mix_norm: see `layers/mix.py`.
       dropout: in the head.
       language_model: `head("language_model", rows)` gives the encoder's own readout, which is trained on.
       options: more fields of the head.

@@ -11,14 +11,15 @@ streaming sort this follows.
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Int
+
+from ctxjax.data.sorted_runs import Columns, SortedRuns
 
 ROWS_IN_MEMORY = 1 << 22  # n-grams of a run, and of a merged range
-Columns = list[np.ndarray]  # uint64 [M] each: the words of an n-gram, the last one foremost
 
 
 class Grams(NamedTuple):
@@ -72,11 +73,12 @@ class Counter:
         self, order: int, vocab_size: int, bos: int, eos: int, folder: pathlib.Path, rows: int = ROWS_IN_MEMORY
     ):
         self.order, self.vocab_size, self.bos, self.eos = order, vocab_size, bos, eos
-        self.folder, self.rows = folder, rows
+        self.rows = rows
         self.bits = vocab_size.bit_length()
         self.per_column = 64 // self.bits
         self._pending: list[np.ndarray] = []
-        self._held = self._runs = 0
+        self._runs = SortedRuns(folder, rows)
+        self._held = 0
         self.events = 0
 
     def add(self, tokens: Int[np.ndarray, " n"], lengths: Int[np.ndarray, " s"]) -> None:
@@ -89,6 +91,7 @@ class Counter:
             self._spill()
 
     def _pack(self, rows: np.ndarray) -> Columns:
+        """uint64 [M] each: the words of an n-gram, the last one foremost."""
         packed = []
         for first in range(0, self.order, self.per_column):
             part = rows[:, first : first + self.per_column]
@@ -103,47 +106,14 @@ class Counter:
     def _spill(self) -> None:
         rows = np.concatenate(self._pending)
         self._pending, self._held = [], 0
-        columns, count = _reduce(self._pack(rows), np.ones(len(rows), np.int64))
-        for number, column in enumerate(columns):
-            np.save(self._path(self._runs, number), column)
-        np.save(self._path(self._runs, "count"), count)
-        self._runs += 1
-
-    def _path(self, run: int, part: int | str) -> pathlib.Path:
-        return self.folder / f"{run:05d}.{part}.npy"
+        self._runs.add(self._pack(rows), np.ones(len(rows), np.int64))
 
     def finish(self) -> Iterator[tuple[Int[np.ndarray, "_ _"], Int[np.ndarray, " _"]]]:
         """Distinct rows as `events` gives them, sorted by their columns, with their counts; in parts."""
         if self._pending:
             self._spill()
-        parts = range(-(-self.order // self.per_column))
-        runs = [
-            ([np.load(self._path(run, part), mmap_mode="r") for part in parts],
-             np.load(self._path(run, "count"), mmap_mode="r"))
-            for run in range(self._runs)
-        ]  # fmt: skip
-        splits = self._splits([columns[0] for columns, _ in runs])
-        cuts = [[0, *np.searchsorted(columns[0], splits).tolist(), len(count)] for columns, count in runs]
-        for place in range(len(splits) + 1):
-            spans = [slice(cut[place], cut[place + 1]) for cut in cuts]
-            columns = [
-                np.concatenate([columns[part][span] for (columns, _), span in zip(runs, spans)])
-                for part in (parts if runs else ())
-            ]
-            counts = np.concatenate([np.zeros(0, np.int64), *(count[span] for (_, count), span in zip(runs, spans))])
-            if len(counts):
-                columns, counts = _reduce(columns, counts)
-                yield self._unpack(columns), counts
-
-    def _splits(self, firsts: Sequence[np.ndarray]) -> Shaped[np.ndarray, " _"]:
-        """Values of the first column that cut all runs into ranges of about `rows` n-grams together."""
-        total = sum(len(first) for first in firsts)
-        parts = -(-total // self.rows)
-        if parts < 2:
-            return np.zeros(0, np.uint64)
-        step = max(1, total // (64 * parts))
-        sample = np.sort(np.concatenate([first[::step] for first in firsts]))
-        return np.unique(sample[[len(sample) * part // parts for part in range(1, parts)]])
+        for columns, counts in self._runs.merged():
+            yield self._unpack(columns), counts
 
     def _unpack(self, columns: Columns) -> np.ndarray:
         rows = np.empty((len(columns[0]), self.order), np.int32)
@@ -152,18 +122,6 @@ class Counter:
             column, within = columns[back // self.per_column], back % self.per_column
             rows[:, back] = (column >> np.uint64(self.bits * (self.per_column - 1 - within))) & mask
         return rows
-
-
-def _reduce(columns: Columns, counts: np.ndarray) -> tuple[Columns, np.ndarray]:
-    """Sort by the columns and add the counts of equal rows."""
-    order = np.argsort(columns[0], kind="stable") if len(columns) == 1 else np.lexsort(columns[::-1])
-    columns = [column[order] for column in columns]
-    new = np.zeros(len(order), bool)
-    new[:1] = True
-    for column in columns:
-        new[1:] |= column[1:] != column[:-1]
-    starts = np.flatnonzero(new)
-    return [column[starts] for column in columns], np.add.reduceat(counts[order], starts)
 
 
 def all_orders(parts: Iterable[tuple[np.ndarray, np.ndarray]], order: int, bos: int) -> list[Grams]:

@@ -1,14 +1,15 @@
 """How many tokens a second one train step takes in, beside its arithmetic floor and a PyTorch peer in the same run.
 
-    python experiments/bench/step.py bert_tiny|bert_mini|bert_base|bilm_small|bilm_medium|awd_lstm \
-        [--compare] [--steps 5]
+    python experiments/bench/step.py bert_mini [--compare] [--steps 5]
 
 The step is `ctxjax.step.make_train_step` with dropout on, the published optimiser, f32, on data made here: forward,
 backward, clip, update, the check of finiteness. `--compare` alternates it with the peer, one step of each in turn, so
 that a busy machine slows both: for BERT `transformers`' BertForPreTraining with logits of every position and
 torch.optim.AdamW; for the biLM a char-CNN over all positions and `torch.nn.LSTM(proj_size)` (no clipping, residual by
 hand) with torch.optim.Adagrad; for AWD-LSTM `torch.nn.LSTM` thrice with the same dropouts, both activation terms, a
-tied softmax over all words and torch.optim.Adam. `--cores` pins both to as many. Beside wall time stands processor time
+tied softmax over all words and torch.optim.Adam; for GPT-2 `transformers`' GPT2LMHeadModel and torch.optim.AdamW; for
+one layer of an LSTM, forward and backward alone, `torch.nn.LSTM` with the same weights. The peers are in peers.py, the
+sizes and batches in work.py. `--cores` pins both to as many. Beside wall time stands processor time
 a core, which a busy machine inflates less.
 
 The floor, in products alone (2 FLOPs a multiply-add, a backward pass costs two forwards), T tokens a step:
@@ -25,6 +26,10 @@ The floor, in products alone (2 FLOPs a multiply-add, a backward pass costs two 
     AWD    6 T (sum over layers of 4 H (D + H) + D V), T = 64 x 70, 30,000 words, 400 / 1152 / 3
            layers 544 + softmax 323 = 867 GFLOP               32 M parameters, 7 passes: 0.9 GB
 
+    GPT-2  6 T (L (4 D^2 + 2 D F) + L S D + D V), T = 4 x 256, causal scores of S = 256 counted by half
+           small  (12 x 768):  522 + 15 + 237 = 774 GFLOP     124 M parameters, 7 passes: 3.5 GB
+    LSTM   6 T 8 H^2, T = 64 x 70, H = 1152:    285 GFLOP, half of it in products that wait for one another
+
 Of AWD-LSTM's layers 202 GFLOP is products of a 64-row state that wait for one another: 70 x 3 forward and as many
 backward, each of which reads its whole kernel (21 MB and 0.68 GFLOP in the wide layers); the rest is large products. At
 100 GFLOP/s the floor alone is 8.7 s a step, 517 tokens a second; 600 need 116 GFLOP/s.
@@ -36,7 +41,7 @@ backward, each of which reads its whole kernel (21 MB and 0.68 GFLOP in the wide
 from __future__ import annotations
 
 import argparse
-import itertools
+import math
 import os
 import pathlib
 import statistics
@@ -46,70 +51,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import peers
+import work
+from work import AWD, BERT, BILM, CHARS, DROPOUTS, GPT2, GPT2_VOCAB, LENGTH, LSTM, ROWS, UNROLL, VOCAB, WORDS
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-VOCAB, SLOTS, LENGTH = 30522, 20, 128
-BERT = {  # rows, width, depth, heads
-    "bert_tiny": (32, 128, 2, 2),
-    "bert_mini": (16, 256, 4, 4),
-    "bert_base": (8, 768, 12, 12),
-}
-BILM = {"bilm_small": (1024, 128), "bilm_medium": (2048, 256)}  # cell, projection
-WORDS, ROWS, UNROLL, CHARS = 10_000, 32, 20, 50
-AWD = {"awd_lstm": (30_000, 400, 1152, 3, 64, 70)}  # words, embedding, cells, layers, lanes, length
-DROPOUTS = {"dropout": 0.1, "input_dropout": 0.25, "hidden_dropout": 0.15, "embed_dropout": 0.02, "weight_drop": 0.2}
 Step = Callable[[], float]
-
-
-def bert_batch(rows: int) -> dict[str, Any]:
-    rng = np.random.default_rng(0)
-    places = rng.permuted(np.tile(np.arange(LENGTH, dtype=np.int32), (rows, 1)), axis=1)[:, :SLOTS]
-    return {
-        "inputs": {
-            "tokens": rng.integers(0, VOCAB, (rows, LENGTH), dtype=np.int32),
-            "segment_ids": np.repeat(np.arange(2, dtype=np.int32)[None], rows, 0).repeat(LENGTH // 2, 1),
-            "mask": np.ones((rows, LENGTH), bool),
-            "cls_positions": np.zeros((rows, 1), np.int32),
-        },
-        "target_positions": np.sort(places),
-        "targets": rng.integers(0, VOCAB, (rows, SLOTS), dtype=np.int32),
-        "weights": np.ones((rows, SLOTS), np.float32),
-        "is_random": rng.integers(0, 2, (rows,), dtype=np.int32),
-    }
-
-
-def bilm_batch() -> dict[str, Any]:
-    """Words by Zipf's law, 3 to 14 letters, the frequent ones shorter; about half of the positions are repeats."""
-    rng = np.random.default_rng(0)
-    spelling = np.full((WORDS, CHARS), 260, np.int32)
-    for rank in range(WORDS):
-        letters = int(np.clip(rng.gamma(6.0, 0.5 + 0.1 * np.log(rank + 1)), 1, 24))
-        spelling[rank, : letters + 2] = [258, *rng.integers(97, 123, letters), 259]
-    chance = 1.0 / np.arange(1, WORDS + 1)
-    draw = lambda: rng.choice(WORDS, (ROWS, 2, UNROLL), p=chance / chance.sum()).astype(np.int32)
-    tokens = draw()
-    return {
-        "inputs": {"tokens": tokens, "chars": spelling[tokens]},
-        "targets": draw(),
-        "weights": np.ones((ROWS, 2, UNROLL), np.float32),
-        "is_first": np.zeros((ROWS,), bool),
-    }
-
-
-def awd_batch(name: str) -> dict[str, Any]:
-    """Words by Zipf's law in lanes of full windows, as the source `running` gives them."""
-    words, _, _, _, lanes, length = AWD[name]
-    rng = np.random.default_rng(0)
-    chance = 1.0 / np.arange(1, words + 1)
-    tokens = rng.choice(words, (lanes, length + 1), p=chance / chance.sum()).astype(np.int32)
-    return {
-        "inputs": {"tokens": tokens[:, :-1], "mask": np.ones((lanes, length), bool)},
-        "targets": tokens[:, 1:],
-        "weights": np.ones((lanes, length), np.float32),
-        "is_first": np.zeros((lanes,), bool),
-    }
 
 
 def ours(name: str, batch: dict[str, Any], groups: int) -> tuple[Step, dict[str, float]]:
@@ -117,7 +66,7 @@ def ours(name: str, batch: dict[str, Any], groups: int) -> tuple[Step, dict[str,
     import jax
 
     from ctxjax import optim, rngs, tree
-    from ctxjax.models import awd_lstm, bert, bilm
+    from ctxjax.models import awd_lstm, bert, bilm, gpt2
     from ctxjax.objectives import bilm as bilm_objective
     from ctxjax.objectives import causal_lm, masked_lm
     from ctxjax.step import init_state, make_train_step
@@ -133,6 +82,11 @@ def ours(name: str, batch: dict[str, Any], groups: int) -> tuple[Step, dict[str,
         model = awd_lstm.Model(words, width=width, embed_width=embed, depth=depth, **DROPOUTS)
         objective = causal_lm.Objective(ar=2.0, tar=1.0)
         rule = {"name": "adamw", "lr": 5e-3, "b1": 0.8, "b2": 0.99, "clip": 0.12, "schedule": {"name": "constant"}}
+    elif name in GPT2:
+        _, _, width, depth, heads = GPT2[name]
+        model = gpt2.Model(GPT2_VOCAB, width=width, depth=depth, num_heads=heads, mlp_dim=4 * width)
+        objective, carry_rows = causal_lm.Objective(), 0
+        rule = {"name": "adamw", "lr": 2.5e-4, "clip": 1.0, "weight_decay": 0.01, "schedule": {"name": "constant"}}
     else:
         width, projection = BILM[name]
         model = bilm.Model(WORDS, width=width, projection=projection, groups=groups)
@@ -162,6 +116,41 @@ def ours(name: str, batch: dict[str, Any], groups: int) -> tuple[Step, dict[str,
     return step, counts
 
 
+def our_layer(name: str, batch: dict[str, Any]) -> tuple[Step, dict[str, float]]:
+    """One layer of an LSTM forward and backward: gradients of inputs and weights of the mean square of the states."""
+    import jax
+    import jax.numpy as jnp
+
+    from ctxjax.models.layers import steps
+    from ctxjax.models.layers.lstm import lstm
+
+    rows, length, cells = LSTM[name]
+
+    def ours_of(weight: np.ndarray) -> np.ndarray:  # torch's i f j o to i j f o
+        first, forget, inner, out = np.split(weight, 4)
+        return np.ascontiguousarray(np.concatenate([first, inner, forget, out]).T)
+
+    params = {part: ours_of(batch[part]) for part in ("input", "recurrent", "bias")} | {"x": batch["x"]}
+
+    def loss_of(params: dict[str, Any]) -> Any:
+        gates = steps.affine(params["x"][None], params["input"][None], params["bias"][None], None)
+        zeros = jnp.zeros((1, rows, cells))
+        return jnp.square(lstm(gates, params["recurrent"][None], zeros, zeros)[0]).mean()
+
+    start = time.perf_counter()
+    compiled = jax.jit(jax.value_and_grad(loss_of)).lower(params).compile()
+    flops = 6.0 * rows * length * 8 * cells**2
+    counts = {"flops": flops, "executed": flops, "compile_s": round(time.perf_counter() - start, 1)}
+    placed = jax.device_put(params)
+
+    def step() -> float:
+        loss, gradient = compiled(placed)
+        jax.block_until_ready(gradient)
+        return float(loss)
+
+    return step, counts
+
+
 def bilm_executed(model: Any, chars: np.ndarray, counts: dict[str, float]) -> float:
     """FLOPs without repeats and without the windows of padding, the convolution once more in the backward pass."""
     words = np.unique(chars.reshape(-1, CHARS), axis=0)
@@ -171,150 +160,6 @@ def bilm_executed(model: Any, chars: np.ndarray, counts: dict[str, float]) -> fl
     dense = model.char_products() - whole
     plain = 6.0 * counts["positions"] * model.char_products()
     return counts["flops"] - plain + 6.0 * len(words) * dense + 8.0 * per_window * float((lengths + 1).sum())
-
-
-def bert_peer(name: str, batch: dict[str, Any]) -> Step:
-    import torch
-    from transformers import BertConfig, BertForPreTraining
-
-    rows, width, depth, heads = BERT[name]
-    config = BertConfig(
-        vocab_size=VOCAB,
-        hidden_size=width,
-        num_hidden_layers=depth,
-        num_attention_heads=heads,
-        intermediate_size=4 * width,
-    )
-    model = BertForPreTraining(config).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    long = lambda array: torch.from_numpy(np.asarray(array)).long()
-    labels = np.full((rows, LENGTH), -100)
-    np.put_along_axis(labels, batch["target_positions"], batch["targets"], 1)
-    fed = {
-        "input_ids": long(batch["inputs"]["tokens"]),
-        "token_type_ids": long(batch["inputs"]["segment_ids"]),
-        "attention_mask": long(batch["inputs"]["mask"]),
-        "labels": long(labels),
-        "next_sentence_label": long(batch["is_random"]),
-    }
-
-    def step() -> float:
-        optimizer.zero_grad()
-        loss = model(**fed).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        return float(loss)
-
-    return step
-
-
-def bilm_peer(name: str, batch: dict[str, Any]) -> Step:
-    import torch
-    from torch import nn
-
-    cell, size = BILM[name]
-    filters = ((1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024))
-    features = sum(number for _, number in filters)
-
-    class Peer(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.chars = nn.Embedding(261, 16)
-            self.convs = nn.ModuleList([nn.Conv1d(16, number, width) for width, number in filters])
-            self.gates = nn.ModuleList([nn.Linear(features, 2 * features) for _ in range(2)])
-            self.project = nn.Linear(features, size)
-            self.lstms = nn.ModuleList([nn.LSTM(size, cell, proj_size=size) for _ in range(4)])
-            self.softmax = nn.Linear(size, WORDS)
-            self.drop = nn.Dropout(0.1)
-
-        def words(self, chars: Any) -> Any:
-            embedded = self.chars(chars.reshape(-1, CHARS)).transpose(1, 2)
-            x = torch.relu(torch.cat([conv(embedded).amax(2) for conv in self.convs], 1))
-            for layer in self.gates:
-                made, gate = layer(x).chunk(2, 1)
-                gate = torch.sigmoid(gate)
-                x = gate * torch.relu(made) + (1 - gate) * x
-            return self.project(x).reshape(*chars.shape[:3], -1)
-
-        def forward(self, chars: Any, targets: Any, states: list[Any]) -> tuple[Any, list[Any]]:
-            embedded, total, kept = self.words(chars), 0.0, []
-            for direction in range(2):
-                x = embedded[:, direction].transpose(0, 1)
-                for layer in range(2):
-                    dropped = self.drop(x)
-                    x, state = self.lstms[2 * direction + layer](dropped, states[2 * direction + layer])
-                    x = x + dropped if layer else x
-                    kept.append(tuple(leaf.detach() for leaf in state))
-                logits = self.softmax(self.drop(x)).reshape(-1, WORDS)
-                total = total + 0.5 * nn.functional.cross_entropy(logits, targets[:, direction].T.reshape(-1))
-            return total, kept
-
-    model = Peer().train()
-    optimizer = torch.optim.Adagrad(model.parameters(), lr=0.2, initial_accumulator_value=1.0)
-    chars, targets = (torch.from_numpy(leaf).long() for leaf in (batch["inputs"]["chars"], batch["targets"]))
-    states: list[Any] = [None] * 4
-
-    def step() -> float:
-        nonlocal states
-        optimizer.zero_grad()
-        loss, states = model(chars, targets, states)
-        (20.0 * loss).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 10.0)
-        optimizer.step()
-        return float(loss)
-
-    return step
-
-
-def awd_peer(name: str, batch: dict[str, Any]) -> Step:
-    import torch
-    from torch import nn
-
-    words, embed, width, depth, lanes, _ = AWD[name]
-    sizes = [embed, *[width] * (depth - 1), embed]
-
-    def locked(x: Any, rate: float) -> Any:
-        return x * torch.empty(1, *x.shape[1:]).bernoulli_(1 - rate).div_(1 - rate)
-
-    class Peer(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.table = nn.Parameter(torch.empty(words, embed).uniform_(-0.1, 0.1))
-            self.bias = nn.Parameter(torch.zeros(words))
-            self.lstms = nn.ModuleList([nn.LSTM(below, above) for below, above in itertools.pairwise(sizes)])
-
-        def forward(self, tokens: Any, states: list[Any]) -> tuple[Any, Any, list[Any]]:
-            kept_words = torch.empty(words, 1).bernoulli_(1 - DROPOUTS["embed_dropout"])
-            table = self.table * kept_words / (1 - DROPOUTS["embed_dropout"])
-            x = locked(nn.functional.embedding(tokens, table), DROPOUTS["input_dropout"])
-            kept = []
-            for index, lstm in enumerate(self.lstms):
-                x = locked(x, DROPOUTS["hidden_dropout"]) if index else x
-                weights = dict(lstm.named_parameters())
-                dropped = nn.functional.dropout(weights["weight_hh_l0"], DROPOUTS["weight_drop"])
-                x, state = torch.func.functional_call(lstm, weights | {"weight_hh_l0": dropped}, (x, states[index]))
-                kept.append(tuple(leaf.detach() for leaf in state))
-            return x, locked(x, DROPOUTS["dropout"]), kept
-
-    model = Peer().train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3, betas=(0.8, 0.99))
-    tokens, targets = (torch.from_numpy(leaf.T.copy()).long() for leaf in (batch["inputs"]["tokens"], batch["targets"]))
-    states: list[Any] = [(torch.zeros(1, lanes, size), torch.zeros(1, lanes, size)) for size in sizes[1:]]
-
-    def step() -> float:
-        nonlocal states
-        optimizer.zero_grad()
-        raw, dropped, states = model(tokens, states)
-        logits = nn.functional.linear(dropped.flatten(0, 1), model.table, model.bias)
-        loss = nn.functional.cross_entropy(logits, targets.flatten())
-        loss = loss + 2.0 * dropped.square().mean() + (raw[1:] - raw[:-1]).square().mean()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 0.12)
-        optimizer.step()
-        return float(loss.detach())
-
-    return step
 
 
 def matmul_peak(size: int = 2048, times: int = 3) -> float:
@@ -345,7 +190,7 @@ def summary(tokens: int, walls: list[float], processors: list[float], cores: int
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("name", choices=[*BERT, *BILM, *AWD])
+    parser.add_argument("name", choices=[*BERT, *BILM, *AWD, *GPT2, *LSTM])
     parser.add_argument("--compare", action="store_true", help="alternate with the PyTorch peer")
     parser.add_argument("--steps", type=int, default=5, help="timed steps of each side, after one to warm up")
     parser.add_argument("--cores", type=int, default=0, help="use this many processor cores; 0: all")
@@ -358,14 +203,20 @@ def main() -> None:
     from ctxjax import records
 
     if args.name in BERT:
-        batch, tokens, peer = bert_batch(BERT[args.name][0]), BERT[args.name][0] * LENGTH, bert_peer
+        batch, tokens, peer = work.bert_batch(BERT[args.name][0]), BERT[args.name][0] * LENGTH, peers.bert_peer
         softmax = "gathered 20 of 128 positions"
     elif args.name in BILM:
-        batch, tokens, peer, softmax = bilm_batch(), ROWS * UNROLL, bilm_peer, "full, 10,000 words"
+        batch, tokens, peer, softmax = work.bilm_batch(), ROWS * UNROLL, peers.bilm_peer, "full, 10,000 words"
+    elif args.name in GPT2:
+        batch, tokens, peer = work.gpt2_batch(args.name), math.prod(GPT2[args.name][:2]), peers.gpt2_peer
+        softmax = f"full, {GPT2_VOCAB:,} pieces, tied"
+    elif args.name in LSTM:
+        batch, tokens, peer = work.lstm_batch(args.name), math.prod(LSTM[args.name][:2]), peers.lstm_peer
+        softmax = "none"
     else:
-        batch, tokens, peer = awd_batch(args.name), AWD[args.name][4] * AWD[args.name][5], awd_peer
+        batch, tokens, peer = work.awd_batch(args.name), math.prod(AWD[args.name][4:]), peers.awd_peer
         softmax = f"full, {AWD[args.name][0]:,} words, tied"
-    step, counts = ours(args.name, batch, args.groups)
+    step, counts = our_layer(args.name, batch) if args.name in LSTM else ours(args.name, batch, args.groups)
     sides: dict[str, Step] = {"ctxjax": step}
     if args.compare:
         import torch

@@ -119,7 +119,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 
 def _smoke(config: ml_collections.ConfigDict) -> None:
     """Two narrow layers and 20 steps on generated questions, from fresh parameters at a constant rate."""
-    from ctxjax.data.generated import generated_questions, make_tokenizer
+    from ctxjax.data.generated import make_tokenizer
+    from ctxjax.data.generated_questions import generated_questions
 
     folder, pieces = generated_questions(), len(make_tokenizer("wordpiece"))
     config.source.update(corpus=folder, tokenizer=f"{folder}/tokenizer", length=48, stride=12, max_query=12)

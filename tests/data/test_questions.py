@@ -7,6 +7,7 @@ import pytest
 
 from ctxjax.config import ConfigError
 from ctxjax.data import generated
+from ctxjax.data.generated_questions import generated_questions
 from ctxjax.data.sources import questions
 from tests.data.test_squad import CONTEXT, ask, layout, write
 from tests.evaluators import squad_oracle as oracle
@@ -15,9 +16,7 @@ from tests.evaluators import squad_oracle as oracle
 @pytest.mark.parametrize("version", ["1.1", "2.0"])
 def test_every_row_is_the_published_one(version):
     sizes = {"length": 48, "stride": 12, "max_query": 3}
-    source = questions.Source(
-        generated.generated_questions(), version=version, train=(f"dev-v{version}.json",), **sizes
-    )
+    source = questions.Source(generated_questions(), version=version, train=(f"dev-v{version}.json",), **sizes)
     tokenizer, number = source.tokenizer, 0
     batch = source.take(np.arange(len(source.windows)))
     inputs = batch["inputs"]
@@ -102,7 +101,7 @@ def test_mistakes_are_named(make, fields, message):
 def test_rows_of_other_families(kind, tmp_path):
     """The marks of the family; no answer is the place of the one vector; an answer is its letters."""
     generated.make_tokenizer(kind).save(tmp_path)
-    source = questions.Source(generated.generated_questions(), tokenizer=tmp_path, length=48, stride=12, max_query=12)
+    source = questions.Source(generated_questions(), tokenizer=tmp_path, length=48, stride=12, max_query=12)
     batch = source.take(np.arange(40))
     inputs, lengths = batch["inputs"], batch["inputs"]["mask"].sum(axis=1)
     assert inputs["cls_positions"][:, 0].tolist() == (lengths - 1).tolist() and "segment_ids" not in inputs

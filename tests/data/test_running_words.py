@@ -147,7 +147,6 @@ def test_huffman_codes_are_shortest_and_no_code_begins_another():
 def test_cooccurrences_are_those_of_a_plain_count(folder, text, monkeypatch):
     """In runs of a few hundred pairs, merged in small pieces; windows reach over sentences, not documents."""
     monkeypatch.setattr(cooccurrence, "_ENTRIES", 2000)
-    monkeypatch.setattr(cooccurrence, "_SAMPLE", 50)
     source = cooccurrences.Source(folder, length=128, window=4)
     plain = collections.Counter()
     _, documents, tokens = (values[text[2] >= 3].tolist() for values in text)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ctxjax import config as configs
-from ctxjax.data import generated
+from ctxjax.data.generated_questions import generated_questions
 from ctxjax.data.sources import questions
 from ctxjax.evaluators import answers
 from ctxjax.evaluators.squad import Evaluator
@@ -60,7 +60,7 @@ def test_projection_against_the_public_port():
 def source_of(version):
     """The windows of 12 questions; whatever looks at every span of theirs takes its time."""
     files = {"heldout": (f"dev-v{version}.json",)}
-    found = questions.Source(generated.generated_questions(), "heldout", version=version, **files, **SIZES)
+    found = questions.Source(generated_questions(), "heldout", version=version, **files, **SIZES)
     last = int(np.searchsorted(found.windows[:, 0], 12))
     found.__dict__["_index"] = found._index | {"windows": found.windows[:last]}
     found.questions = found.questions[:12]

@@ -187,13 +187,7 @@ class Source:
     def batch(self, seed: int, batch_size: int, elements: Int[np.ndarray, " B"]) -> dict[str, Any]:
         """Some elements of `rows`, made together."""
         del batch_size
-        count = len(self.windows)
-        numbers, places = np.divmod(elements, count)
-        chosen = np.empty(len(elements), np.int64)
-        for number in np.unique(numbers).tolist():
-            here = numbers == number
-            chosen[here] = draws.permute(draws.key("windows", seed, number), places[here], count)
-        return self.take(chosen)
+        return self.take(draws.in_passes("windows", seed, elements, len(self.windows)))
 
     def take(self, chosen: Int[np.ndarray, " B"]) -> dict[str, Any]:
         """The rows of some windows by number."""
@@ -296,13 +290,13 @@ def stand_in(fields: Any) -> dict[str, Any]:
     """Fields with which rows of a config's shapes can be made without its files."""
     version = fields["version"]
     files = {"train": (f"train-v{version}.json",), "heldout": (f"dev-v{version}.json",), "held_out": 0.0}
-    from ctxjax.data.generated import generated_questions
+    from ctxjax.data.generated_questions import generated_questions
 
     return {"corpus": generated_questions(), "tokenizer": "", "framing": "", **files}
 
 
 def example() -> Source:
     """A small source on generated questions."""
-    from ctxjax.data.generated import generated_questions
+    from ctxjax.data.generated_questions import generated_questions
 
     return Source(generated_questions(), length=48, stride=12, max_query=12)

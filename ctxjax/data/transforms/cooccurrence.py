@@ -14,10 +14,10 @@ from jaxtyping import Float, Int
 
 from ctxjax.data.arrays import ArrayWriter
 from ctxjax.data.corpus import Corpus
+from ctxjax.data.sorted_runs import SortedRuns
 
 _MARKS = 3  # <S>, </S> and <UNK> are left out before distances are taken
 _ENTRIES = 1 << 23  # pairs sorted together, and merged together
-_SAMPLE = 1 << 10  # one key in so many tells where a merge is cut
 
 
 def write_cooccurrences(folder: pathlib.Path, *, corpus: Corpus, window: int) -> None:
@@ -28,17 +28,15 @@ def write_cooccurrences(folder: pathlib.Path, *, corpus: Corpus, window: int) ->
     import tqdm
 
     size = corpus.manifest["tokenizer"]["pieces"]
-    runs: list[pathlib.Path] = []
+    runs = SortedRuns(folder, _ENTRIES)
     with tqdm.tqdm(total=corpus.num_tokens, desc="co-occurrences", unit=" words", delay=3, disable=None) as bar:
         for words, documents, read in _stretches(corpus, max(1, _ENTRIES // window), window):
             keys, sums = pairs_of(words, documents, window, size)
-            run = folder / f"run-{len(runs)}"
-            _save(run, keys, sums)
-            runs.append(run)
+            runs.add([keys], sums)
             bar.update(read)
     writers = {name: ArrayWriter(folder / f"{name}.npy", kind) for name, kind in KINDS.items()}
     equal: list[tuple[np.ndarray, np.ndarray]] = []
-    for keys, sums in merge(runs):
+    for (keys,), sums in runs.merged():
         first, second = keys // size, keys % size
         same = first == second
         equal.append((first[same], sums[same]))
@@ -49,9 +47,7 @@ def write_cooccurrences(folder: pathlib.Path, *, corpus: Corpus, window: int) ->
             writers[name].append(values)
     for writer in writers.values():
         writer.close()
-    for run in runs:
-        for part in ("keys", "sums"):
-            run.with_suffix(f".{part}").unlink()
+    runs.remove()
 
 
 KINDS = {"first": "<i4", "second": "<i4", "counts": "<f4"}
@@ -60,7 +56,7 @@ KINDS = {"first": "<i4", "second": "<i4", "counts": "<f4"}
 def pairs_of(
     words: Int[np.ndarray, " N"], documents: Int[np.ndarray, " N"], window: int, size: int
 ) -> tuple[Int[np.ndarray, " P"], Float[np.ndarray, " P"]]:
-    """Sorted keys `first * size + second` and sums of the pairs of a stretch; equal words count from both sides.
+    """Keys `first * size + second` of the pairs of a stretch and what each adds; equal words count from both sides.
 
     Places of which the document is negative stand in front of the stretch: they pair with what is in it alone.
     """
@@ -71,39 +67,7 @@ def pairs_of(
         left, right = left[there], right[there]
         keys.append(np.minimum(left, right) * size + np.maximum(left, right))
         sums.append(np.where(left == right, 2.0, 1.0) / distance)
-    return add_up(np.concatenate(keys), np.concatenate(sums))
-
-
-def add_up(keys: Int[np.ndarray, " N"], sums: Float[np.ndarray, " N"]) -> tuple[np.ndarray, np.ndarray]:
-    """Keys in order, each once, with the sum of what they had."""
-    order = np.argsort(keys, kind="stable")
-    keys, sums = keys[order], sums[order]
-    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])) if len(keys) else np.zeros(0, np.int64)
-    return keys[starts], np.add.reduceat(sums, starts) if len(starts) else sums
-
-
-def merge(runs: list[pathlib.Path]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The sum of sorted runs in order of keys, some millions of entries at a time."""
-    opened = [tuple(np.load(run.with_suffix(f".{part}"), mmap_mode="r") for part in ("keys", "sums")) for run in runs]
-    total = sum(len(keys) for keys, _ in opened)
-    sampled = np.sort(np.concatenate([np.zeros(0, np.int64), *(keys[::_SAMPLE] for keys, _ in opened)]))
-    step = max(1, _ENTRIES * len(sampled) // max(1, total))
-    cuts = [*np.unique(sampled[step::step]).tolist(), None]
-    places = [0] * len(opened)
-    for cut in cuts:
-        parts = []
-        for number, (keys, sums) in enumerate(opened):
-            stop = len(keys) if cut is None else int(np.searchsorted(keys, cut))
-            parts.append((keys[places[number] : stop], sums[places[number] : stop]))
-            places[number] = stop
-        if parts:
-            yield add_up(*(np.concatenate(column) for column in zip(*parts)))
-
-
-def _save(run: pathlib.Path, keys: np.ndarray, sums: np.ndarray) -> None:
-    for part, values in (("keys", keys), ("sums", sums)):
-        with open(run.with_suffix(f".{part}"), "wb") as file:
-            np.save(file, values)
+    return np.concatenate(keys), np.concatenate(sums)
 
 
 def _stretches(corpus: Corpus, length: int, window: int) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
