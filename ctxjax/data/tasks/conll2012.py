@@ -50,6 +50,7 @@ class Document(NamedTuple):
     part: int
     sentences: tuple[Sentence, ...]
     clusters: tuple[tuple[Mention, ...], ...]
+    file: pathlib.Path
 
     @property
     def words(self) -> list[str]:
@@ -110,7 +111,7 @@ def _documents(path: pathlib.Path) -> Iterator[Document]:
                     sentences.append(_sentence(rows, number - len(rows)))
                     rows = []
                 if text and begun is not None:
-                    yield Document(begun[1], int(begun[2]), tuple(sentences), mentions.clusters())
+                    yield Document(begun[1], int(begun[2]), tuple(sentences), mentions.clusters(), path)
                     begun, sentences, mentions = None, [], _Mentions()
             if begun is not None:
                 raise _Broken("the file ends within a document")
