@@ -54,7 +54,7 @@ class Model(nn.Module):
 
     Attributes:
       encoder: `name` and fields of the encoder, as the `model` of its own config.
-      task: "classify", "regress", "choose" or "span", or another name in `layers/heads.py`.
+      task: "classify", "regress", "choose", "span", "coreference", or another name in `layers/heads.py`.
       labels: what is told of a text, by number; empty where numbers or choices are.
       pool: the one vector of a text: "" is the encoder's own, where it has a pooler, or the state at
         `inputs.cls_positions`; "mean" and "max" are over what is not padding.

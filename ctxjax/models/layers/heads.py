@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ctxjax.models.layers.core import Dense
+from ctxjax.models.layers.coreference import Coreference
 from ctxjax.models.layers.dropout import Stream, dropout, stream, substream
 from ctxjax.models.layers.tag_head import Tags
 from ctxjax.types import Outputs
@@ -115,4 +116,5 @@ class Spans(Scores):
 
 
 HEADS = {"classify": Scores, "regress": Scores, "choose": Scores, "span": Spans, "tag": Tags}
+HEADS["coreference"] = Coreference
 OUTCOMES = {"span": 2}  # of a head whose scores are not those of labels; else one
