@@ -16,6 +16,15 @@ KINDS = {"dtype": "float32", "param_dtype": "float32"}
 LENGTHS, SENTENCES = (7, 5), (3, 2)  # words of two documents, and of their first sentences
 
 
+def applied(head, *inputs):
+    """Random parameters, without running initialisers, and what the head makes of some inputs with them."""
+    draw = np.random.default_rng(1)
+    shapes = jax.eval_shape(lambda: head.init(jax.random.key(0), *inputs)["params"])
+    params = jax.tree.map(lambda leaf: jnp.asarray(0.4 * draw.normal(size=leaf.shape), jnp.float32), shapes)
+    ranked = jax.jit(lambda params, *inputs: head.apply({"params": params}, *inputs))(params, *inputs)
+    return jax.tree.map(np.asarray, params), ranked
+
+
 @pytest.fixture(scope="module")
 def made():
     head = Coreference(5, 0, KINDS, width=6, feature_dim=3, max_width=3, ratio=0.9, max_antecedents=3)
@@ -24,9 +33,8 @@ def made():
     mask = np.arange(7)[None] < np.array(LENGTHS)[:, None]
     sentences = (np.arange(7)[None] >= np.array(SENTENCES)[:, None]).astype(np.int32)
     inputs = tuple(map(jnp.asarray, (words, mask, sentences)))
-    shapes = jax.eval_shape(lambda: head.init(jax.random.key(0), *inputs)["params"])
-    params = jax.tree.map(lambda leaf: 0.4 * draw.normal(size=leaf.shape).astype(np.float32), shapes)
-    return params, words, jax.jit(lambda *inputs: head.apply({"params": params}, *inputs))(*inputs)
+    params, ranked = applied(head, *inputs)
+    return params, words, ranked
 
 
 def score(params, x):
@@ -73,7 +81,7 @@ def test_spans_that_are_none_are_marked():
     head = Coreference(4, 0, KINDS, width=4, feature_dim=2, max_width=2, ratio=1.0)
     words = jnp.ones((1, 3, 4))
     mask = jnp.array([[True, False, False]])
-    ranked = head.init_with_output(jax.random.key(0), words, mask, jnp.zeros((1, 3), jnp.int32))[0]
+    ranked = applied(head, words, mask, jnp.zeros((1, 3), jnp.int32))[1]
     assert ranked.valid.tolist() == [[True, False, False]] and ranked.scores.shape == (1, 3, 4)
     assert (np.asarray(ranked.scores[0, :, 1:])[:1] < -1e29).all() and np.isfinite(np.asarray(ranked.scores)).all()
 
