@@ -126,7 +126,7 @@ def evaluate(config: Any, folder: Any, meta: dict[str, Any], only: str | None = 
     from ctxjax import checkpoint, digests, optim, processes, tree
     from ctxjax import run as runs
     from ctxjax.config import ConfigError, did_you_mean
-    from ctxjax.step import TrainState
+    from ctxjax.step import TrainState, variables
 
     if only and only not in config.evals:
         raise ConfigError(f"config.evals has no {only!r}{did_you_mean(only, config.evals)}")
@@ -138,14 +138,14 @@ def evaluate(config: Any, folder: Any, meta: dict[str, Any], only: str | None = 
         raise ConfigError(f"checkpoint {folder} is damaged: {problems.splitlines()[0]}; use another --step")
     mesh = runs.make_mesh(config)
     state, _ = runs.placed(run, mesh)
-    wanted = TrainState(step=state.step, params=state.params, opt_state=state.opt_state)
+    wanted = TrainState(step=state.step, params=state.params, opt_state=state.opt_state, extra=state.extra)
     there = checkpoint.abstract_of(meta)
     differences = tree.diff(wanted, {name: leaf for name, leaf in there.items() if not name.startswith("carry/")})
     if differences:
         raise ConfigError(f"checkpoint {folder} is of another model: {'; '.join(differences[:3])}")
     arrays = checkpoint.load_arrays(folder, tree.flatten(wanted))
     wanted = jax.tree.unflatten(jax.tree.structure(wanted), [arrays[name] for name in tree.flatten(wanted)])
-    params = optim.eval_params(wanted.opt_state, wanted.params)
+    params = variables(optim.eval_params(wanted.opt_state, wanted.params), wanted.extra)
     found: dict[str, float] = {}
     for name, evaluator in run.evaluators(mesh).items():
         if only in (None, name):

@@ -24,7 +24,7 @@ from ctxjax.config import ConfigError
 from ctxjax.data import pipeline
 from ctxjax.digests import step_folder
 from ctxjax.progress import Interval, Log, Stop, clock, padding_share, progress_bar
-from ctxjax.step import TrainState, make_train_step
+from ctxjax.step import TrainState, make_train_step, variables
 
 
 class Trainer:
@@ -311,7 +311,7 @@ class Trainer:
         """Run every evaluator, write what they found, and let the optimiser react to it."""
         found: dict[str, float] = {}
         with self.ledger("eval"):
-            params = optim.eval_params(state.opt_state, state.params)
+            params = variables(optim.eval_params(state.opt_state, state.params), state.extra)
             for name, evaluator in self.evaluators.items():
                 found |= {f"{name}/{metric}": value for metric, value in evaluator.run(params).items()}
         self.evaluated = step

@@ -50,8 +50,8 @@ def init_from(
       pattern: regular expression over parameter paths, as in `"^(embed|layer_)"`; what it leaves out stays fresh.
       optimizer: take the optimiser's slots of the same parameters too, and its counts, from which the
         learning-rate schedule goes on.
-      fresh_rows: where pieces start that the other vocabulary lacks, in every parameter with one row a piece (tables and
-        biases): "random", their fresh initialisation, or "mean", the mean of all rows there.
+      fresh_rows: where pieces start that the other vocabulary lacks, in every parameter with one row a piece, tables
+        and biases: "random", their fresh initialisation, or "mean", the mean of all rows there.
       report: called with one sentence on what was taken and what stays fresh.
 
     Raises:
@@ -140,9 +140,7 @@ def _slot_of(name: str, params: set[str]) -> bool:
     return bool(ends & params) or parts[-1] == "count"
 
 
-def _merge_rows(
-    fresh: jax.Array, old: np.ndarray, new_rows: np.ndarray, old_rows: np.ndarray, mean: bool
-) -> jax.Array:
+def _merge_rows(fresh: jax.Array, old: np.ndarray, new_rows: np.ndarray, old_rows: np.ndarray, mean: bool) -> jax.Array:
     """The fresh table with the rows of known pieces replaced, and with `mean` all others too, where it lives."""
 
     def merge(table: jax.Array, index: jax.Array, rows: jax.Array, centre: jax.Array) -> jax.Array:

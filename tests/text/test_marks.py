@@ -85,6 +85,8 @@ def test_prepare_with_marks(tmp_path):
     assert corpus.tokenizer.decode(tokens[:6]) == "xbos xfld 1 t_up shouted number"
     assert corpus.tokenizer.marked == "script"
     with pytest.raises(ConfigError, match="prepared with --marked script, not None"):
-        prepare(Settings(input=(str(tmp_path / "a.txt"),), output=str(tmp_path / "corpus"), **options | {"marked": None}))
+        prepare(
+            Settings(input=(str(tmp_path / "a.txt"),), output=str(tmp_path / "corpus"), **options | {"marked": None})
+        )
     with pytest.raises(ConfigError, match="--marked is of words, not of bpe"):
         Settings(input=("a",), output="b", tokenizer="bpe", marked="script")
