@@ -43,6 +43,38 @@ def placeholder(kind: type) -> Any:
     return config_dict.placeholder(kind)
 
 
+def run_config(every: str, keep: int = 2) -> ml_collections.ConfigDict:
+    """A config with the fields that say how any run is carried out; what is trained, and on what, comes on top.
+
+    Args:
+      every: cadence of checkpoints and evaluations, as in "1000 steps".
+      keep: checkpoints that stay.
+    """
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+    config.accum_steps = 1
+    config.mesh = dict(data=-1, fsdp=1, tensor=1)
+    config.rules = "default"
+    config.log_every = "50 steps"
+    config.save_every = every
+    config.eval_every = every
+    config.keep = keep
+    config.max_skipped = 10
+    config.init_from = dict(path=placeholder(str), pattern=".*", optimizer=False)
+    config.tensorboard = False
+    config.wandb = False
+    config.profile_steps = placeholder(str)
+    config.workers = 0
+    config.threads = 2
+    return config
+
+
+def prepared(name: str) -> str:
+    """`$CTXJAX_DATA/prepared/NAME`, or "" where there is no such variable and the corpus has to be named."""
+    root = os.environ.get("CTXJAX_DATA")
+    return os.path.join(root, "prepared", name) if root else ""
+
+
 def parse_arg(arg: str | None, **defaults: Any) -> ml_collections.ConfigDict:
     """Parse `"size=large,smoke"` against typed defaults.
 

@@ -166,6 +166,8 @@ class Trainer:
             f"one pass is {self.run.steps_per_pass:,} steps; mesh {dict(self.mesh.shape)} of "
             f"{jax.devices()[0].device_kind}"
         )
+        for what, number in self.run.dropped().items():
+            self.log(f"left out of the data: {number:,} {what}")
         step = start
         if start < total:
             compiled = self.compile(state)

@@ -108,6 +108,12 @@ def _validate_model(model: Any, config: Config, source: Any) -> None:
         raise ConfigError("config.accum_steps must be 1 for a model that couples the rows of a batch")
 
 
+def _validate_row(model: Any, row: Any) -> None:
+    chars, longest = row["inputs"].get("chars"), getattr(model, "max_chars", None)
+    if chars is not None and longest is not None and chars.shape[-1] != longest:
+        raise ConfigError(f"config.model.max_chars={longest} is not config.source.max_chars={chars.shape[-1]}")
+
+
 @dataclasses.dataclass
 class Run:
     """What a config means.
@@ -158,6 +164,11 @@ class Run:
         """Model FLOPs of one training step: three times the forward pass; recomputation does not count."""
         return 3.0 * float(self.objective.flops(self.model, self.batch))
 
+    def dropped(self) -> dict[str, int]:
+        """What the source does not read, as counts by what it is; sources that read everything say nothing."""
+        told = self.source.dropped(self.config.batch_size) if hasattr(self.source, "dropped") else {}
+        return {what: number for what, number in told.items() if number}
+
     def open_source(self, split: str) -> Any:
         """The source of another split, otherwise as in training."""
         return configs.build("source", {**self.config.source, "split": split})
@@ -193,6 +204,7 @@ def assemble(config: Config) -> Run:
             f"config.model.splits={getattr(model, 'splits', ())}: set both or neither"
         )
     row = pipeline.batch_at(source, seed=config.seed, batch_size=1, step=0)
+    _validate_row(model, row)
     size = config.batch_size * math.prod(row["targets"].shape[1:])
     if getattr(objective, "sums", False) and objective.scale not in (1.0, size):
         raise ConfigError(

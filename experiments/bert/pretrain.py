@@ -28,11 +28,9 @@ Arguments:
 The corpus is $CTXJAX_DATA/prepared/pieces unless --config.source.corpus names another.
 """
 
-import os
-
 import ml_collections
 
-from ctxjax.config import ConfigError, parse_arg, placeholder
+from ctxjax.config import ConfigError, parse_arg, placeholder, prepared, run_config
 
 # depth, width, heads
 SIZES = {"demo": (2, 128, 2), "tiny": (2, 128, 2), "mini": (4, 256, 4), "small": (4, 512, 8)}
@@ -57,9 +55,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     depth, width, heads = SIZES[arg.size]
     length = {1: 128, 2: 512}[arg.phase]
 
-    config = ml_collections.ConfigDict()
-    config.seed = 0
-    config.accum_steps = 1
+    config = run_config(every="1000 steps", keep=3)
     config.model = dict(
         name="bert",
         vocab_size=8000 if arg.size == "demo" else 30522,
@@ -80,7 +76,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.objective = dict(name="masked_lm", next_sentence=True)
     config.source = dict(
         name="sentence_pairs",
-        corpus=os.path.join(os.environ["CTXJAX_DATA"], "prepared", "pieces") if os.environ.get("CTXJAX_DATA") else "",
+        corpus=prepared("pieces"),
         split="train",
         length=length,
         max_predictions={1: 20, 2: 80 if arg.recipe == "lamb" else 77}[arg.phase],
@@ -117,27 +113,14 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     if arg.recipe == "lamb":
         _lamb(config, arg.phase)
 
-    config.mesh = dict(data=-1, fsdp=1, tensor=1)
-    config.rules = "default"
-    config.log_every = "50 steps"
-    config.save_every = "1000 steps"
-    config.eval_every = "1000 steps"
     if arg.size == "demo":
         config.save_every = config.eval_every = "10 percent"
-    config.keep = 3
-    config.max_skipped = 10
     config.evals = dict(
         heldout=dict(name="objective", split="heldout", batches=50, batch_size=min(config.batch_size, 256), seed=0)
     )
-    config.init_from = dict(path=placeholder(str), pattern=".*", optimizer=False)
     if arg.phase == 2:
         config.init_from.path = f"runs/bert-{arg.size}-phase1"
         config.init_from.optimizer = arg.recipe == "published"  # and with it the place in the schedule
-    config.tensorboard = False
-    config.wandb = False
-    config.profile_steps = placeholder(str)
-    config.workers = 0
-    config.threads = 2
     if arg.smoke:
         _smoke(config)
     return config

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-import shlex
-import signal
-import subprocess
 import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
 # Steps a minute of two idle 2.5 GHz cores, from whole runs: they turn minutes into a fixed number of steps, so the run
 # is the same run on every machine.
 STEPS_A_MINUTE = {"bert": 310, "elmo": 400}
@@ -27,6 +26,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=10, help="about how long on two cores (default 10)")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("demo"), help="folder (default demo/)")
     options = parser.parse_args(argv)
+
+    from ctxjax.stages import run_stages
+
     if options.minutes < 1:
         parser.error("--minutes must be at least 1")
     began = time.monotonic()
@@ -55,25 +57,10 @@ def main(argv: list[str] | None = None) -> int:
             )
         )
     stages.append(("evaluate and write the page", ["experiments/demo/page.py", str(output)]))
-    for number, (title, arguments) in enumerate(stages, 1):
-        print(f"\n[{number}/{len(stages)}] {title}\n  python {shlex.join(arguments)}", flush=True)
-        code = run(arguments)
-        if code:
-            print(f"\nstopped in stage {number} ({title}); the same command continues from here", file=sys.stderr)
-            return code
+    if code := run_stages(stages):
+        return code
     print(f"\n{(time.monotonic() - began) / 60:.1f} minutes. The page: {output / 'results.html'}")
     return 0
-
-
-def run(arguments: list[str]) -> int:
-    """Run a program of the repository to its end. Ctrl-C reaches it too: a training run saves, and is waited for."""
-    with subprocess.Popen([sys.executable, *arguments], cwd=ROOT) as process:
-        while True:
-            try:
-                code = process.wait()
-                return 130 if code == -signal.SIGINT else code
-            except KeyboardInterrupt:
-                continue
 
 
 if __name__ == "__main__":

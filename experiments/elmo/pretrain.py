@@ -21,11 +21,9 @@ The corpus is $CTXJAX_DATA/prepared/words unless --config.source.corpus names an
 --config.mesh.fsdp=8 --config.mesh.tensor=2 splits the directions over tensor and leaves 3 lanes a row shard.
 """
 
-import os
-
 import ml_collections
 
-from ctxjax.config import ConfigError, parse_arg, placeholder
+from ctxjax.config import ConfigError, parse_arg, prepared, run_config
 
 FILTERS = ((1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024))
 FEW = ((1, 16), (2, 16), (3, 32), (4, 64))
@@ -44,9 +42,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         raise ConfigError(f"config argument size={arg.size!r} is not one of {', '.join(SIZES)}")
     vocab_size, width, projection, filters, highways, samples, lanes = SIZES[arg.size]
 
-    config = ml_collections.ConfigDict()
-    config.seed = 0
-    config.accum_steps = 1
+    config = run_config(every="1250 steps")
     config.batch_size = lanes
     config.total = "10 epochs"
     config.model = dict(
@@ -74,7 +70,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.objective = dict(name="bilm", samples=samples, scale=20.0)
     config.source = dict(
         name="streams",
-        corpus=os.path.join(os.environ["CTXJAX_DATA"], "prepared", "words") if os.environ.get("CTXJAX_DATA") else "",
+        corpus=prepared("words"),
         split="train",
         length=20,
         directions="both",
@@ -93,20 +89,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         frozen="",
         initial=1.0,
     )
-    config.mesh = dict(data=-1, fsdp=1, tensor=1)
-    config.rules = "default"
-    config.log_every = "50 steps"
-    config.save_every = "1250 steps"
-    config.eval_every = "1250 steps"
-    config.keep = 2
-    config.max_skipped = 10
     config.evals = dict(heldout=dict(name="objective", split="heldout", batches=50, batch_size=min(lanes, 256), seed=0))
-    config.init_from = dict(path=placeholder(str), pattern=".*", optimizer=False)
-    config.tensorboard = False
-    config.wandb = False
-    config.profile_steps = placeholder(str)
-    config.workers = 0
-    config.threads = 2
 
     if arg.size == "demo":
         config.total = "2000 steps"

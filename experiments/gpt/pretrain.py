@@ -1,7 +1,7 @@
 """GPT: predicting the next piece of books.
 
 Paper: Radford et al. 2018, "Improving Language Understanding by Generative Pre-Training".
-Expected: a perplexity of 18.4 a piece on BooksCorpus (the paper, section 4.1). Parameters: 116,534,784.
+Expected: a perplexity of 18.4 a piece on BooksCorpus (the paper, section 4.1, from memory). Parameters: 116,534,784.
 Hardware and time: a month on eight GPUs (the authors' announcement).
 
 The paper gives 64 rows of 512 pieces, 100 epochs, 40,000 merges, a peak rate of 2.5e-4 after 2,000 updates and a cosine
@@ -20,11 +20,9 @@ Arguments:
 $CTXJAX_DATA/prepared/bpe unless --config.source.corpus names another.
 """
 
-import os
-
 import ml_collections
 
-from ctxjax.config import ConfigError, parse_arg, placeholder
+from ctxjax.config import ConfigError, parse_arg, prepared, run_config
 
 # depth, width, heads, pieces a row, rows, learning rate, length of the run, warm-up
 SIZES = {
@@ -41,9 +39,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         raise ConfigError(f"config argument size={arg.size!r} is not one of {', '.join(SIZES)}")
     depth, width, heads, length, rows, lr, total, warmup = SIZES[arg.size]
 
-    config = ml_collections.ConfigDict()
-    config.seed = 0
-    config.accum_steps = 1
+    config = run_config(every="1000 steps", keep=3)
     config.batch_size = rows
     config.total = total
     config.model = dict(
@@ -65,7 +61,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.objective = dict(name="causal_lm")
     config.source = dict(
         name="blocks",
-        corpus=os.path.join(os.environ["CTXJAX_DATA"], "prepared", "bpe") if os.environ.get("CTXJAX_DATA") else "",
+        corpus=prepared("bpe"),
         split="train",
         length=length,
         verify=False,
@@ -83,20 +79,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         b2=0.999,
         eps=1e-8,
     )
-    config.mesh = dict(data=-1, fsdp=1, tensor=1)
-    config.rules = "default"
-    config.log_every = "50 steps"
-    config.save_every = "1000 steps"
-    config.eval_every = "1000 steps"
-    config.keep = 3
-    config.max_skipped = 10
     config.evals = dict(heldout=dict(name="objective", split="heldout", batches=50, batch_size=min(rows, 64), seed=0))
-    config.init_from = dict(path=placeholder(str), pattern=".*", optimizer=False)
-    config.tensorboard = False
-    config.wandb = False
-    config.profile_steps = placeholder(str)
-    config.workers = 0
-    config.threads = 2
     if arg.smoke:
         _smoke(config)
     return config

@@ -21,11 +21,9 @@ Arguments:
 $CTXJAX_DATA/prepared/bytes unless --config.source.corpus names another.
 """
 
-import os
-
 import ml_collections
 
-from ctxjax.config import ConfigError, parse_arg, placeholder
+from ctxjax.config import ConfigError, parse_arg, prepared, run_config
 
 # depth, width, heads, pieces a row, rows, learning rate, steps, warm-up, dropout
 SIZES = {
@@ -44,9 +42,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         raise ConfigError(f"config argument size={arg.size!r} is not one of {', '.join(SIZES)}")
     depth, width, heads, length, rows, lr, steps, warmup, dropout = SIZES[arg.size]
 
-    config = ml_collections.ConfigDict()
-    config.seed = 0
-    config.accum_steps = 1
+    config = run_config(every="1000 steps", keep=3)
     config.batch_size = rows
     config.total = f"{steps} steps"
     config.model = dict(
@@ -67,7 +63,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.objective = dict(name="causal_lm")
     config.source = dict(
         name="blocks",
-        corpus=os.path.join(os.environ["CTXJAX_DATA"], "prepared", "bytes") if os.environ.get("CTXJAX_DATA") else "",
+        corpus=prepared("bytes"),
         split="train",
         length=length,
         verify=False,
@@ -84,20 +80,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         b1=0.9,
         b2=0.95,
     )
-    config.mesh = dict(data=-1, fsdp=1, tensor=1)
-    config.rules = "default"
-    config.log_every = "50 steps"
-    config.save_every = "1000 steps"
-    config.eval_every = "1000 steps"
-    config.keep = 3
-    config.max_skipped = 10
     config.evals = dict(heldout=dict(name="objective", split="heldout", batches=50, batch_size=min(rows, 64), seed=0))
-    config.init_from = dict(path=placeholder(str), pattern=".*", optimizer=False)
-    config.tensorboard = False
-    config.wandb = False
-    config.profile_steps = placeholder(str)
-    config.workers = 0
-    config.threads = 2
     if arg.smoke:
         _smoke(config)
     return config

@@ -17,14 +17,13 @@ import hashlib
 import json
 import lzma
 import pathlib
-import shlex
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
 WORDS = {"cpu": 2_000_000, "accelerator": 40_000_000}
 HELD_OUT = 400  # paragraphs beside the training text, one a line, for bits per character
 LONGEST = 1_200  # characters of a held-out paragraph
@@ -68,19 +67,17 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--quick", action="store_true", help="a part of BLiMP and LAMBADA")
     options = parser.parse_args(argv)
+
+    from ctxjax.stages import run_stages
+
     began, output = time.monotonic(), options.output
     output.mkdir(parents=True, exist_ok=True)
     families = options.only or list(FAMILIES)
     if not (output / "text.jsonl").exists():
         take_text(options.text, output, int(options.words or WORDS[options.size]))
     found = stages(output, options.size, options.passes, families, options.quick)
-    for number, (title, arguments) in enumerate(found, 1):
-        arguments = [_vocabulary(argument) for argument in arguments]
-        print(f"\n[{number}/{len(found)}] {title}\n  python {shlex.join(arguments)}", flush=True)
-        code = run(arguments)
-        if code:
-            print(f"\nstopped in stage {number} ({title}); the same command continues from here", file=sys.stderr)
-            return code
+    if code := run_stages(found, _vocabulary):
+        return code
     print(f"\n{(time.monotonic() - began) / 60:.1f} minutes. The page: {output / 'lineage.html'}")
     return 0
 
@@ -112,17 +109,6 @@ def stages(
     return found
 
 
-def run(arguments: list[str]) -> int:
-    """Run a program of the repository to its end. Ctrl-C reaches it too: a training run saves, and is waited for."""
-    with subprocess.Popen([sys.executable, *arguments], cwd=ROOT) as process:
-        while True:
-            try:
-                code = process.wait()
-                return 130 if code == -signal.SIGINT else code
-            except KeyboardInterrupt:
-                continue
-
-
 def _vocabulary(argument: str) -> str:
     """`FIELD=@CORPUS` with the number of its pieces, which may be less than was asked for."""
     name, at, corpus = argument.partition("=@")
@@ -135,7 +121,7 @@ def _vocabulary(argument: str) -> str:
 def take_text(paths: list[pathlib.Path], output: pathlib.Path, words: int) -> None:
     """Write text.jsonl, passages with so many words in all, and heldout.txt, a paragraph each of other passages.
 
-    What is held out is in lower case, as every model of the line reads it; the text is not, for capitals begin sentences.
+    What is held out is in lower case, as every model of the line reads; the text is not, for capitals begin sentences.
 
     Which passages goes by a digest of each, so the part does not depend on the order of the files.
     """

@@ -25,11 +25,9 @@ Arguments:
 The corpus is $CTXJAX_DATA/prepared/pieces unless --config.source.corpus names another.
 """
 
-import os
-
 import ml_collections
 
-from ctxjax.config import ConfigError, parse_arg, placeholder
+from ctxjax.config import ConfigError, parse_arg, placeholder, prepared, run_config
 
 # depth, width, heads, width of each half of the MLP
 SIZES = {"mini": (4, 256, 4, 512), "small": (6, 512, 8, 1024)}
@@ -53,9 +51,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     depth, width, heads, mlp_dim = SIZES[arg.size]
     rows, length, lr, steps, warmup, decay = RUNS[arg.size]
 
-    config = ml_collections.ConfigDict()
-    config.seed = 0
-    config.accum_steps = 1
+    config = run_config(every="1000 steps", keep=3)
     config.model = dict(
         name="modernbert",
         vocab_size=30522,
@@ -79,7 +75,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.objective = dict(name="masked_lm", next_sentence=False)
     config.source = dict(
         name="masked_blocks",
-        corpus=os.path.join(os.environ["CTXJAX_DATA"], "prepared", "pieces") if os.environ.get("CTXJAX_DATA") else "",
+        corpus=prepared("pieces"),
         split="train",
         length=length,
         mask_prob=0.3,
@@ -104,22 +100,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     )
     if arg.recipe == "cramming":
         _cramming(config)
-    config.mesh = dict(data=-1, fsdp=1, tensor=1)
-    config.rules = "default"
-    config.log_every = "50 steps"
-    config.save_every = "1000 steps"
-    config.eval_every = "1000 steps"
-    config.keep = 3
-    config.max_skipped = 10
     config.evals = dict(
         heldout=dict(name="objective", split="heldout", batches=50, batch_size=min(config.batch_size, 256), seed=0)
     )
-    config.init_from = dict(path=placeholder(str), pattern=".*", optimizer=False)
-    config.tensorboard = False
-    config.wandb = False
-    config.profile_steps = placeholder(str)
-    config.workers = 0
-    config.threads = 2
     if arg.smoke:
         _smoke(config)
     return config

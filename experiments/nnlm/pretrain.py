@@ -20,11 +20,9 @@ Arguments:
 The corpus is $CTXJAX_DATA/prepared/words unless --config.source.corpus names another.
 """
 
-import os
-
 import ml_collections
 
-from ctxjax.config import ConfigError, parse_arg, placeholder
+from ctxjax.config import ConfigError, parse_arg, prepared, run_config
 
 # words, features of a word, hidden units
 SIZES = {"published": (16_383, 30, 100), "small": (50_000, 64, 256)}
@@ -37,9 +35,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         raise ConfigError(f"config argument size={arg.size!r} is not one of {', '.join(SIZES)}")
     words, width, hidden = SIZES[arg.size]
     published = arg.size == "published"
-    config = ml_collections.ConfigDict()
-    config.seed = 0
-    config.accum_steps = 1
+    config = run_config(every="1000 steps")
+    config.log_every = "100 steps"
     config.batch_size = 32
     config.total = "20 epochs" if published else "3 epochs"
     config.model = dict(
@@ -56,7 +53,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.objective = dict(name="causal_lm")
     config.source = dict(
         name="running",
-        corpus=os.path.join(os.environ["CTXJAX_DATA"], "prepared", "words") if os.environ.get("CTXJAX_DATA") else "",
+        corpus=prepared("words"),
         split="train",
         length=32,
         variable=False,
@@ -86,20 +83,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
             lr_multipliers=((".*", 1.0),),
             frozen="",
         )
-    config.mesh = dict(data=-1, fsdp=1, tensor=1)
-    config.rules = "default"
-    config.log_every = "100 steps"
-    config.save_every = "1000 steps"
-    config.eval_every = "1000 steps"
-    config.keep = 2
-    config.max_skipped = 10
     config.evals = dict(heldout=dict(name="objective", split="heldout", batches=0, batch_size=32, seed=0))
-    config.init_from = dict(path=placeholder(str), pattern=".*", optimizer=False)
-    config.tensorboard = False
-    config.wandb = False
-    config.profile_steps = placeholder(str)
-    config.workers = 0
-    config.threads = 2
     if arg.smoke:
         _smoke(config)
     return config

@@ -31,7 +31,7 @@ those are runs that begin with the last one's best checkpoint: --config.init_fro
 
 import ml_collections
 
-from ctxjax.config import ConfigError, parse_arg, placeholder
+from ctxjax.config import ConfigError, parse_arg, run_config
 from ctxjax.text.tags import known_tags
 
 NAMES = ("LOC", "MISC", "ORG", "PER")
@@ -50,9 +50,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         raise ConfigError(f"config argument size={arg.size!r} is not one of {', '.join(SIZES)}")
     kinds, tag, read, words, cell, width, chars, char_width = SIZES[arg.size]
 
-    config = ml_collections.ConfigDict()
-    config.seed = 0
-    config.accum_steps = 1
+    config = run_config(every="1 epochs", keep=3)
     config.batch_size = 32
     config.total = "30 epochs"
     config.model = dict(
@@ -104,23 +102,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         lr_multipliers=((".*", 1.0),),
         frozen="",
     )
-    config.mesh = dict(data=-1, fsdp=1, tensor=1)
-    config.rules = "default"
-    config.log_every = "50 steps"
-    config.save_every = "1 epochs"
-    config.eval_every = "1 epochs"
-    config.keep = 3
-    config.max_skipped = 10
     config.evals = dict(
         heldout=dict(name="objective", split="heldout", batches=0, batch_size=32, seed=0),
         spans=dict(name="entities", split="heldout", batch_size=32, by_kind=True),
     )
-    config.init_from = dict(path=placeholder(str), pattern=".*", optimizer=False)
-    config.tensorboard = False
-    config.wandb = False
-    config.profile_steps = placeholder(str)
-    config.workers = 0
-    config.threads = 2
     if arg.smoke:
         _smoke(config)
     return config

@@ -23,11 +23,9 @@ Arguments:
 The corpus is $CTXJAX_DATA/prepared/pairs unless --config.source.corpus names another.
 """
 
-import os
-
 import ml_collections
 
-from ctxjax.config import ConfigError, parse_arg, placeholder
+from ctxjax.config import ConfigError, parse_arg, prepared, run_config
 
 # vocabulary, depth, width, heads, dropout, places a row, rows, factor of the rate, warm-up, steps
 SIZES = {
@@ -45,9 +43,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         raise ConfigError(f"config argument size={arg.size!r} is not one of {', '.join(SIZES)}")
     vocab_size, depth, width, heads, dropout, length, rows, factor, warmup, steps = SIZES[arg.size]
 
-    config = ml_collections.ConfigDict()
-    config.seed = 0
-    config.accum_steps = 1
+    config = run_config(every="5 percent", keep=3)
     config.batch_size = rows
     config.total = f"{steps} steps"
     config.model = dict(
@@ -70,7 +66,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.objective = dict(name="causal_lm", label_smoothing=0.1, spared=-1)
     config.source = dict(
         name="translation",
-        corpus=os.path.join(os.environ["CTXJAX_DATA"], "prepared", "pairs") if os.environ.get("CTXJAX_DATA") else "",
+        corpus=prepared("pairs"),
         split="train",
         length=length,
         packed=True,
@@ -90,24 +86,11 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         b2=0.98,
         eps=1e-9,
     )
-    config.mesh = dict(data=-1, fsdp=1, tensor=1)
-    config.rules = "default"
-    config.log_every = "50 steps"
-    config.save_every = "5 percent"
-    config.eval_every = "5 percent"
-    config.keep = 3
-    config.max_skipped = 10
     config.evals = dict(heldout=dict(name="objective", split="heldout", batches=50, batch_size=min(rows, 16), seed=0))
     if arg.bleu:
         config.evals.bleu = dict(
             name="bleu", split="heldout", source="", target="", output="", beam=4, alpha=0.6, pairs=500
         )
-    config.init_from = dict(path=placeholder(str), pattern=".*", optimizer=False)
-    config.tensorboard = False
-    config.wandb = False
-    config.profile_steps = placeholder(str)
-    config.workers = 0
-    config.threads = 2
     if arg.smoke:
         _smoke(config)
     return config

@@ -28,11 +28,9 @@ The corpus is $CTXJAX_DATA/prepared/words unless --config.source.corpus names an
 --config.init_from.path=runs/ptb --config.optim.window=0. A fixed length, --config.source.variable=False, is faster.
 """
 
-import os
-
 import ml_collections
 
-from ctxjax.config import ConfigError, parse_arg, placeholder
+from ctxjax.config import ConfigError, parse_arg, prepared, run_config
 
 # words, embedding, cells, layers, lanes, length; dropout of output, input, between layers, word types, weights
 SIZES = {
@@ -56,9 +54,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     words, embed, width, depth, lanes, length, dropouts = SIZES[arg.size]
     published, splits = arg.size in ("ptb", "wt2"), published_splits(words)
 
-    config = ml_collections.ConfigDict()
-    config.seed = 0
-    config.accum_steps = 1
+    config = run_config(every="1 epochs")
     config.batch_size = lanes
     config.total = f"{EPOCHS[arg.size]} epochs"
     config.model = dict(
@@ -87,7 +83,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     )
     config.source = dict(
         name="running",
-        corpus=os.path.join(os.environ["CTXJAX_DATA"], "prepared", "words") if os.environ.get("CTXJAX_DATA") else "",
+        corpus=prepared("words"),
         split="train",
         length=length,
         variable=arg.size != "small",
@@ -120,20 +116,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
             b1=0.8,
             b2=0.99,
         )
-    config.mesh = dict(data=-1, fsdp=1, tensor=1)
-    config.rules = "default"
-    config.log_every = "50 steps"
-    config.save_every = "1 epochs"
-    config.eval_every = "1 epochs"
-    config.keep = 2
-    config.max_skipped = 10
     config.evals = dict(heldout=dict(name="objective", split="heldout", batches=0, batch_size=10, seed=0))
-    config.init_from = dict(path=placeholder(str), pattern=".*", optimizer=False)
-    config.tensorboard = False
-    config.wandb = False
-    config.profile_steps = placeholder(str)
-    config.workers = 0
-    config.threads = 2
     if arg.smoke:
         _smoke(config)
     return config

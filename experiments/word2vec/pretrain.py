@@ -2,7 +2,7 @@
 
 Paper: Mikolov et al. 2013, "Distributed Representations of Words and Phrases and their Compositionality".
 Expected: 59 % of the analogies for skip-gram with 5 negatives and 300 dimensions on a billion words of news, 47 % with
-a Huffman tree (table 1).
+a Huffman tree (table 1 of the paper, from memory).
 Hardware and time: the table gives 38 and 41 minutes; the paper does not name the machine.
 
     python -m ctxjax.prepare --input TEXT... --output corpora/words --tokenizer words --vocab_size 50000 --min_count 5
@@ -19,11 +19,9 @@ A step is a sum over 65,536 words, where the original steps after every one; `op
 words from overshooting. The corpus is $CTXJAX_DATA/prepared/words unless --config.source.corpus names another.
 """
 
-import os
-
 import ml_collections
 
-from ctxjax.config import ConfigError, parse_arg, placeholder
+from ctxjax.config import ConfigError, parse_arg, prepared, run_config
 
 SIZES = {"published": (50_000, 100), "news": (692_000, 300)}  # vocabulary, width
 RATES = {"skipgram": 0.025, "cbow": 0.05, "skipgram_tree": 0.025, "cbow_tree": 0.05}
@@ -38,9 +36,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     vocab_size, width = SIZES[arg.size]
     method, _, tree = arg.recipe.partition("_")
 
-    config = ml_collections.ConfigDict()
-    config.seed = 0
-    config.accum_steps = 1
+    config = run_config(every="500 steps")
     config.batch_size = 64
     config.total = "5 epochs"
     config.model = dict(
@@ -55,7 +51,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     )
     config.source = dict(
         name="running_words",
-        corpus=os.path.join(os.environ["CTXJAX_DATA"], "prepared", "words") if os.environ.get("CTXJAX_DATA") else "",
+        corpus=prepared("words"),
         split="train",
         length=1024,
         window=5,
@@ -78,20 +74,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         frozen="",
         row_clip=20.0,
     )
-    config.mesh = dict(data=-1, fsdp=1, tensor=1)
-    config.rules = "default"
-    config.log_every = "50 steps"
-    config.save_every = "500 steps"
-    config.eval_every = "500 steps"
-    config.keep = 2
-    config.max_skipped = 10
     config.evals = dict(heldout=dict(name="objective", split="heldout", batches=8, batch_size=16, seed=0))
-    config.init_from = dict(path=placeholder(str), pattern=".*", optimizer=False)
-    config.tensorboard = False
-    config.wandb = False
-    config.profile_steps = placeholder(str)
-    config.workers = 0
-    config.threads = 2
     if arg.smoke:
         _smoke(config)
     return config

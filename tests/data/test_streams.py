@@ -47,7 +47,8 @@ def test_lanes_are_the_sentences_in_order(folder, batch_size, length):
     source = Source(folder, length=length)
     inputs, targets, batches = read_pass(source, 3, batch_size)
     used = source.steps_per_pass(batch_size) * batch_size * length
-    assert source.dropped(batch_size) == source.pairs - used and 0 <= source.dropped(batch_size) < batch_size * length
+    (dropped,) = source.dropped(batch_size).values()
+    assert dropped == source.pairs - used and 0 <= dropped < batch_size * length
     for axis, stream in enumerate(source._passes(3, 0)):
         assert sorted(stream.order.tolist()) == list(range(source.corpus.num_sentences))
         read, told = expected_stream(source, stream.order, backward=axis == 1)

@@ -54,6 +54,13 @@ def test_mistakes_are_named(corpus, settings, words, monkeypatch):
         assert "\n" not in str(caught.value)
 
 
+def test_characters_of_model_and_source_have_to_agree():
+    config = configs.load("experiments/elmo/pretrain.py:smoke")
+    override(config, {"source.max_chars": "40"})
+    with pytest.raises(ConfigError, match=r"config\.model\.max_chars=50 is not config\.source\.max_chars=40"):
+        runs.assemble(config)
+
+
 def test_mistakes_that_no_flag_can_make(corpus):
     config = make(corpus)
     with config.unlocked():

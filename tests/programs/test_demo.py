@@ -68,7 +68,7 @@ def test_ctrl_c_is_waited_out():
         "signal.signal(signal.SIGINT, lambda *_: (time.sleep(0.8), print('saved', flush=True), sys.exit(130)))\n"
         "print('ready', flush=True); time.sleep(60)"
     )
-    parent = f"import sys; sys.path.insert(0, {str(DEMO)!r}); import run; sys.exit(run.run(['-c', {child!r}]))"
+    parent = f"import sys; from ctxjax.stages import run; sys.exit(run(['-c', {child!r}]))"
     started = subprocess.Popen(
         [sys.executable, "-c", parent],
         stdout=subprocess.PIPE,

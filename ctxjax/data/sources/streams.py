@@ -121,9 +121,10 @@ class Source:
             )
         return steps
 
-    def dropped(self, batch_size: int) -> int:
-        """Pairs at the end of a direction's stream that make no whole window in every lane, and are not read."""
-        return self.pairs - self.steps_per_pass(batch_size) * batch_size * self.length
+    def dropped(self, batch_size: int) -> dict[str, int]:
+        """Words at the end of a direction's stream that make no whole window in every lane, and are not read."""
+        used = self.steps_per_pass(batch_size) * batch_size * self.length
+        return {"words at the end of a pass, in no whole window": self.pairs - used}
 
     def rows(self, seed: int, batch_size: int) -> grain.MapDataset:
         """Single rows, endless: element s * batch_size + b is lane b at step s."""

@@ -35,7 +35,6 @@ class Source:
     Which pairs share a row is fixed; every pass gives the rows in another order.
 
     Attributes:
-      dropped: pairs with a side over `length`, mark included; they are left out.
       padding: share of the places of both sides that hold no token.
     """
 
@@ -74,7 +73,7 @@ class Source:
         self.length, self.packed, self.reverse = length, packed, reverse
         lengths = self._lengths()
         fitting = (lengths <= length).all(axis=1)
-        self.dropped = int((~fitting).sum())
+        self._too_long = int((~fitting).sum())
         if not fitting.any():
             raise ConfigError(f"no pair of split {split!r} fits config.source.length={length}; make it larger")
         self._tokens = int(lengths[fitting].sum())
@@ -102,6 +101,11 @@ class Source:
     def num_rows(self) -> int:
         """Rows of a pass."""
         return len(self._index["starts"]) - 1
+
+    def dropped(self, batch_size: int) -> dict[str, int]:
+        """Pairs with a side over `length`, its mark included, which are left out."""
+        del batch_size
+        return {f"pairs over config.source.length={self.length}": self._too_long}
 
     @property
     def tokens_per_row(self) -> int:
