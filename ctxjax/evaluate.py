@@ -121,15 +121,31 @@ def evaluate(config: Any, folder: Any, meta: dict[str, Any], only: str | None = 
     Raises:
       ConfigError: a damaged checkpoint, another model, a tokenizer that is not the checkpoint's, no such evaluator.
     """
+    from ctxjax.config import ConfigError, did_you_mean
+
+    if only and only not in config.evals:
+        raise ConfigError(f"config.evals has no {only!r}{did_you_mean(only, config.evals)}")
+    run, mesh, params = restored(config, folder, meta)
+    found: dict[str, float] = {}
+    for name, evaluator in run.evaluators(mesh).items():
+        if only in (None, name):
+            found |= {f"{name}/{metric}": value for metric, value in evaluator.run(params).items()}
+    return found
+
+
+def restored(config: Any, folder: Any, meta: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """A run, its mesh, and what its evaluators are handed, from a step folder.
+
+    Raises:
+      ConfigError: a damaged checkpoint, another model, a tokenizer that is not the checkpoint's.
+    """
     import jax
 
     from ctxjax import checkpoint, digests, optim, processes, tree
     from ctxjax import run as runs
-    from ctxjax.config import ConfigError, did_you_mean
+    from ctxjax.config import ConfigError
     from ctxjax.step import TrainState, variables
 
-    if only and only not in config.evals:
-        raise ConfigError(f"config.evals has no {only!r}{did_you_mean(only, config.evals)}")
     run = runs.assemble(config)
     if run.source.tokenizer.digest() != meta["tokenizer"]:
         raise ConfigError("config.source.corpus was prepared with another tokenizer than the checkpoint's")
@@ -146,11 +162,7 @@ def evaluate(config: Any, folder: Any, meta: dict[str, Any], only: str | None = 
     arrays = checkpoint.load_arrays(folder, tree.flatten(wanted))
     wanted = jax.tree.unflatten(jax.tree.structure(wanted), [arrays[name] for name in tree.flatten(wanted)])
     params = variables(optim.eval_params(wanted.opt_state, wanted.params), wanted.extra)
-    found: dict[str, float] = {}
-    for name, evaluator in run.evaluators(mesh).items():
-        if only in (None, name):
-            found |= {f"{name}/{metric}": value for metric, value in evaluator.run(params).items()}
-    return found
+    return run, mesh, params
 
 
 if __name__ == "__main__":

@@ -47,17 +47,17 @@ def stepped(padding, windows=2):
 def test_batch_norm_is_torchs():
     torch = pytest.importorskip("torch")
     theirs, ours = torch.nn.BatchNorm1d(5), BatchNorm(5)
-    x = [np.random.default_rng(step).standard_normal((6, 5)).astype(np.float32) * 3 + 1 for step in range(3)]
+    x = [jnp.asarray(np.random.default_rng(step).standard_normal((6, 5)) * 3 + 1, jnp.float32) for step in range(3)]
     variables = ours.init(jax.random.key(0), x[0], True)
     variables = {"params": variables["params"], "batch_stats": {"mean": jnp.zeros(5), "var": jnp.ones(5)}}
     for rows in x:
-        expected = theirs(torch.tensor(rows)).detach().numpy()
+        expected = theirs(torch.tensor(np.asarray(rows))).detach().numpy()
         found, moved = ours.apply(variables, rows, True, mutable=["batch_stats"])
         variables = {**variables, **moved}
         np.testing.assert_allclose(found, expected, atol=2e-6)
     np.testing.assert_allclose(variables["batch_stats"]["mean"], theirs.running_mean, rtol=1e-5)
     np.testing.assert_allclose(variables["batch_stats"]["var"], theirs.running_var, rtol=1e-5)
-    expected = theirs.eval()(torch.tensor(x[0])).detach().numpy()
+    expected = theirs.eval()(torch.tensor(np.asarray(x[0]))).detach().numpy()
     np.testing.assert_allclose(ours.apply(variables, x[0], False), expected, atol=2e-6)
 
 
@@ -134,7 +134,7 @@ def released(padding, windows=2):
         f"batch_stats/task/classify/{name}/var": norm.running_var.numpy()
         for norm, name in zip(norms, ("pooled_norm", "hidden_norm"))
     }
-    return float(loss), gradients, moved
+    return float(loss.detach()), gradients, moved
 
 
 @pytest.mark.parametrize("padding", ulmfit.PADDING)
