@@ -184,6 +184,13 @@ def to_dict(config: ml_collections.ConfigDict) -> dict[str, Any]:
     return json.loads(config.to_json_best_effort())
 
 
+def as_tuples(value: Any) -> Any:
+    """With tuples for lists, which is what JSON makes of them and a module's fields must not be."""
+    if isinstance(value, dict):
+        return {name: as_tuples(item) for name, item in value.items()}
+    return tuple(as_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
 def build(place: str, config: Fields, **more: Any) -> Any:
     """Construct what a sub-dict names.
 

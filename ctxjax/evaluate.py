@@ -141,11 +141,12 @@ def restored(config: Any, folder: Any, meta: dict[str, Any]) -> tuple[Any, Any, 
     """
     import jax
 
-    from ctxjax import checkpoint, digests, optim, processes, tree
+    from ctxjax import checkpoint, digests, optim, processes, transfer, tree
     from ctxjax import run as runs
     from ctxjax.config import ConfigError
     from ctxjax.step import TrainState, variables
 
+    transfer.resolve(config, folder)
     run = runs.assemble(config)
     if run.source.tokenizer.digest() != meta["tokenizer"]:
         raise ConfigError("config.source.corpus was prepared with another tokenizer than the checkpoint's")

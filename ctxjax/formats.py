@@ -7,7 +7,7 @@ import pathlib
 from typing import Any
 
 from ctxjax import checkpoint, optim
-from ctxjax.config import ConfigError
+from ctxjax.config import ConfigError, as_tuples
 from ctxjax.interop import elmo, fasttext_bin, hf_bert, hf_gpt, hf_gpt2, tf_bert, word_vectors
 from ctxjax.interop.files import Published, inside, read_json, refuse_pickle
 from ctxjax.ngrams import arpa
@@ -63,17 +63,15 @@ def is_hf(folder: str | os.PathLike[str]) -> bool:
 
 
 def read_run(path: str | os.PathLike[str], step: int | None = None) -> tuple[Published, dict[str, Any]]:
-    """The parameters, config and tokenizer of a checkpoint of ours."""
+    """The parameters, config and tokenizer of a checkpoint of ours; of a downstream run its encoder."""
     folder = checkpoint.find(path, step)
     arrays, meta = checkpoint.read(folder, pattern=f"^params/|{optim.AVERAGED}|{optim.STEPS}$")
-    config = {name: _as_tuples(value) for name, value in meta["config"]["model"].items() if value is not None}
+    config = {name: as_tuples(value) for name, value in meta["config"]["model"].items() if value is not None}
     params = {name.removeprefix("params/"): array for name, array in optim.exported(arrays).items()}
+    if "encoder" in config:
+        config = config["encoder"]
+        params = {name: array for name, array in params.items() if not name.startswith("task/")}
     has = {head: any(name.startswith(f"{prefix}/") for name in params) for head, prefix in _HEADS.items()}
     tokenizer = open_tokenizer(folder / "tokenizer") if (folder / "tokenizer").is_dir() else None
     missing = tuple(head for head in _EXPECTED.get(config["name"], ()) if not has[head])
     return Published(config, params, tokenizer, missing), meta
-
-
-def _as_tuples(value: Any) -> Any:
-    """JSON has no tuples, and a module's fields must not be lists."""
-    return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value

@@ -48,6 +48,7 @@ class Trainer:
     ):
         self.ledger = metrics.Ledger()
         with self.ledger("start"):
+            transfer.resolve(config, workdir)
             self.run = runs.assemble(config)
             self.config, self.workdir, self.peak = config, pathlib.Path(workdir), peak
             self.stop = Stop(stop_at)

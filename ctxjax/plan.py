@@ -37,12 +37,14 @@ def assemble(config: Any) -> tuple[Run, bool]:
     import jax
 
     from ctxjax import config as configs
-    from ctxjax import optim, rngs
+    from ctxjax import optim, rngs, transfer
     from ctxjax import run as runs
     from ctxjax.config import ConfigError, Duration
     from ctxjax.data import pipeline
     from ctxjax.data.corpus import MANIFEST
 
+    if "encoder" in config.model and config.init_from.path:
+        transfer.resolve(config)
     given = runs.optional(config.source, "corpus", "")
     if given and (pathlib.Path(given) / MANIFEST).exists():
         return runs.assemble(config), True
@@ -50,12 +52,16 @@ def assemble(config: Any) -> tuple[Run, bool]:
     module = importlib.import_module(name if "." in name else f"ctxjax.data.sources.{name}")
     if not hasattr(module, "example"):
         raise ConfigError(f"source {name!r} has no example(), so plan needs --config.source.corpus")
-    stand_in = str(module.example().corpus.folder)
+    if hasattr(module, "stand_in"):
+        stand_in = module.stand_in(config.source)
+    else:
+        stand_in = {"corpus": str(module.example().corpus.folder)}
+    replaced = {field: config.source[field] for field in stand_in}
     with config.unlocked():
-        config.source.corpus = stand_in
+        config.source.update(stand_in)
         runs.validate(config)
         source = configs.build("source", config.source)
-        config.source.corpus = given
+        config.source.update(replaced)
     model, objective = configs.build("model", config.model), configs.build("objective", config.objective)
     row = pipeline.batch_at(source, seed=0, batch_size=1, step=0)
     shapes = {rows: _with_rows(row, rows) for rows in (1, config.batch_size)}

@@ -30,7 +30,7 @@ FIELDS = (
 CADENCES = ("total", "log_every", "save_every", "eval_every")
 # What a checkpoint fixes; beneath, the exceptions: where the data lies, and how the same numbers are computed.
 FIXED = ("seed", "batch_size", "accum_steps", "model", "objective", "source", "optim")
-FREE = ("source.corpus", "source.verify", "model.remat")
+FREE = ("source.corpus", "source.tokenizer", "source.verify", "model.remat")
 
 
 def optional(config: Config, field: str, default: Any) -> Any:

@@ -17,10 +17,87 @@ import jax.numpy as jnp
 import numpy as np
 
 from ctxjax import checkpoint, digests, optim, processes, tree
+from ctxjax import config as configs
 from ctxjax.config import ConfigError
+from ctxjax.data.transforms.framing import open_framed
 from ctxjax.step import TrainState
 
 FRESH_ROWS = ("random", "mean")
+Config = Any  # a locked ml_collections.ConfigDict, whose fields no type checker knows
+
+
+def resolve(config: Config, continued: str | os.PathLike[str] | None = None) -> None:
+    """Fill what a downstream config leaves to the checkpoint that it begins with: the encoder's fields, the tokenizer.
+
+    `config.model.encoder` gets the fields that it does not have, `config.source.tokenizer`, where it is empty, the
+    tokenizer beside the checkpoint. How many rows the encoder's table has, and whether it reads characters, follow.
+    Other configs are left as they are.
+
+    Args:
+      config: changed in place.
+      continued: a run folder, or a step folder, that is gone on with or evaluated: where it holds a checkpoint, that
+        one says the fields.
+
+    Raises:
+      ConfigError: nothing to begin with, or a checkpoint of another kind of model than the config names.
+    """
+    if "encoder" not in config.model:
+        return
+    path = config.init_from.path if "init_from" in config else None
+    folder = _continued(continued) or (_origin(path) if path else None)
+    given = config.model.encoder or {}
+    fields = {name: value for name, value in given.items() if value is not None}
+    if folder is not None:
+        theirs = checkpoint.read_meta(folder)["config"]["model"]
+        theirs = theirs["encoder"] if "encoder" in theirs else theirs
+        if fields.get("name", theirs["name"]) != theirs["name"]:
+            raise ConfigError(
+                f"config.model.encoder.name={fields['name']!r}, and {folder} holds a {theirs['name']!r}: use the "
+                "config of that kind of model, or another checkpoint"
+            )
+        fields = {name: configs.as_tuples(value) for name, value in theirs.items() if value is not None} | fields
+    with config.unlocked():
+        source = config.source
+        lost = "tokenizer" in source and not (source.tokenizer and os.path.exists(source.tokenizer))
+        if lost and folder is not None:
+            if not (folder / "tokenizer").is_dir():
+                raise ConfigError(f"{folder} has no tokenizer: set config.source.tokenizer to the folder of one")
+            source.tokenizer = os.fspath(folder / "tokenizer")
+        if "name" not in fields or ("tokenizer" in source and not source.tokenizer):
+            raise ConfigError(
+                "config.init_from.path is empty: name the pretrained run to begin with, or set config.model.encoder "
+                "and config.source.tokenizer"
+            )
+        if "tokenizer" in source:
+            plain = "framing" not in source
+            fields["vocab_size"] = len(open_framed(source.tokenizer, "bare" if plain else source.framing))
+        if "max_chars" in source:
+            made = configs.build("model", fields)
+            reads = getattr(made, "token", "") == "chars"
+            source.max_chars = made.max_chars if reads else 0
+        config.model.encoder = fields
+
+
+def _continued(path: str | os.PathLike[str] | None) -> Any:
+    """The newest step of a run that is gone on with, if it has one."""
+    if path is None:
+        return None
+    try:
+        return checkpoint.find(path)
+    except ConfigError:
+        return None
+
+
+def _origin(path: str) -> Any:
+    try:
+        return checkpoint.find(path)
+    except ConfigError as error:
+        if os.path.exists(path) and not os.path.isdir(os.path.join(path, "checkpoints")):
+            raise ConfigError(
+                f"config.init_from.path={path!r} is no run of ctxjax; if it holds published weights, convert them "
+                f"once: python -m ctxjax.convert {path} DIR --to ctxjax"
+            ) from None
+        raise ConfigError(f"config.init_from.path: {error}") from None
 
 
 def _rows_by_piece(old: Any, new: Any) -> tuple[np.ndarray, np.ndarray]:

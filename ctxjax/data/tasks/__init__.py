@@ -1,0 +1,89 @@
+"""Downstream tasks: readers of official layouts, and what each task's labels, metrics and submission are.
+
+A config names a task as it names a model: `source.task = "glue.cola"` is `cola` in `ctxjax/data/tasks/glue.py`; a name
+with more parts (`mylab.tasks.mine`) is imported as it is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import pathlib
+import pkgutil
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from ctxjax.config import ConfigError, did_you_mean
+
+SPLITS = ("train", "heldout", "test")
+
+
+class Example(NamedTuple):
+    """One example as its file has it.
+
+    Attributes:
+      texts: its parts, one or two; for choices what they share, and then every choice.
+      target: a label, a number, the number of the right choice; None where the file does not tell.
+      id: of the official file.
+      where: file and line, for messages.
+    """
+
+    texts: tuple[str, ...]
+    target: str | float | int | None
+    id: str
+    where: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What is told about the examples of one layout.
+
+    Attributes:
+      kind: "classify", "regress" or "choose": the model's task.
+      read: `(folder, split)` to examples, in the order of the file.
+      labels: of a classification, by number; empty where the training file says which there are.
+      metrics: names in `ctxjax/evaluators/scores.py`; the first is the official one.
+      parts: texts of a row, 1 or 2.
+      choices: of a row.
+      bounds: least and largest number of a regression.
+      symmetric: the two texts may change places.
+      positive: the label that F1 counts.
+      submission: name of the file of predictions. header: its first line. spelling: labels as it has them.
+    """
+
+    kind: str
+    read: Callable[[pathlib.Path, str], Iterator[Example]]
+    labels: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ("accuracy",)
+    parts: int = 1
+    choices: int = 0
+    bounds: tuple[float, float] | None = None
+    symmetric: bool = False
+    positive: str = ""
+    submission: str = "predictions.tsv"
+    header: str = "index\tprediction"
+    spelling: Sequence[tuple[str, str]] = ()
+
+
+def open_task(name: str, field: str = "config.source.task") -> Any:
+    """What a name such as "glue.cola" stands for: `cola` of `ctxjax/data/tasks/glue.py`.
+
+    Raises:
+      ConfigError: no such module, or nothing of that name in it.
+    """
+    module, _, attribute = name.rpartition(".")
+    own = not module.count(".")
+    path = f"{__name__}.{module}" if own else module
+    try:
+        found = importlib.import_module(path) if module else None
+    except ModuleNotFoundError as error:
+        if error.name is not None and not path.startswith(error.name):
+            raise
+        found = None
+    if found is None:
+        known = [each.name for each in pkgutil.iter_modules(__path__)]
+        raise ConfigError(f"{field}={name!r} names no module of tasks{did_you_mean(module, known)}")
+    if not hasattr(found, attribute):
+        known = [each for each, value in vars(found).items() if hasattr(value, "read")]
+        raise ConfigError(f"{field}={name!r}: there is no {attribute!r} in {module!r}{did_you_mean(attribute, known)}")
+    return getattr(found, attribute)
