@@ -2,8 +2,8 @@
 
 Parts are chosen by regular expression; an array is copied where path and shape agree. Where the two tokenizers differ,
 the rows of every array that has one row a piece are matched by piece: what the old vocabulary lacks keeps its fresh
-initialisation, or starts at the mean of the old rows as ULMFiT's new words do. Anything else that does not fit is refused by name, never cut or padded. Where the other run averaged
-its parameters, the averages are what is taken.
+initialisation, or starts at the mean of the old rows, as ULMFiT's new words do. Anything else that does not fit is
+refused by name, never cut or padded. Where the other run averaged its parameters, the averages are what is taken.
 """
 
 from __future__ import annotations

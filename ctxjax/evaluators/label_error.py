@@ -1,6 +1,6 @@
 """The share of texts of a split that a classifier labels wrongly, each told once.
 
-    python -m ctxjax.evaluate --workdir runs/trec6 --only test
+python -m ctxjax.evaluate --workdir runs/trec6 --only test
 """
 
 from __future__ import annotations

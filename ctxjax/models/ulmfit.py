@@ -76,8 +76,8 @@ class Model(nn.Module):
       labels: the labels, by number.
       bptt: words of a window.
       windows: how many windows at the end of a text are kept.
-      padding: "front": as released: a text has its padding in front of it, up to the longest of the batch, which is read
-        and pooled like words (as `<S>`, which no text has), and windows are of the batch. "behind": windows begin with
+      padding: "front": as released: a text has its padding in front, up to the longest of the batch, which is read and
+        pooled like words (as `<S>`, which no text has), and windows are of the batch. "behind": windows begin with
         the text and padding is masked, as in fastai 2. The rows that the model is given have it behind in any case.
       hidden_width: of the layer between.
       dropout: on the pooled vector. hidden_dropout: behind the layer between.
@@ -136,8 +136,8 @@ class Model(nn.Module):
         """Read `tokens [B T]` with `mask [B T]`, the padding behind the text.
 
         Returns:
-          hidden: depth + 1 arrays `[B T D]`, as they were read: with `padding="front"` a row's words stand at the end of
-            the batch's longest. pooled: `[B 1 3D]`.
+          hidden: depth + 1 arrays `[B T D]`, as they were read: with `padding="front"` a row ends where the batch's
+            longest does. pooled: `[B 1 3D]`.
         """
         del carry  # a text begins from nothing
         tokens, mask = self._placed(inputs)

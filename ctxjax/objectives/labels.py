@@ -26,8 +26,8 @@ class Objective:
 
     Attributes:
       scale: the loss is multiplied by it. The original steps after every text: the texts of a batch make it their sum.
-      ar, tar: coefficients of the activation terms of the model's last layer, means over features and over the places of
-        a text that its head "kept" names; 2 and 1 in ULMFiT.
+      ar, tar: coefficients of the activation terms of the model's last layer, means over features and over the places
+        of a text that its head "kept" names; 2 and 1 in ULMFiT.
     """
 
     scale: float = 1.0

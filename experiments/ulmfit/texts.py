@@ -60,7 +60,11 @@ READERS = {"trec6": trec6, "imdb": imdb, "ag": columns, "dbpedia": columns, "yel
 def _open(path: pathlib.Path, encoding: str = "utf-8") -> Iterator[str]:
     if not path.is_file():
         _refuse(f"there is no file {path}")
-    with lzma.open(path, "rt", encoding=encoding) if path.suffix == ".xz" else open(path, encoding=encoding, newline="") as file:
+    with (
+        lzma.open(path, "rt", encoding=encoding)
+        if path.suffix == ".xz"
+        else open(path, encoding=encoding, newline="") as file
+    ):
         yield from file
 
 
@@ -88,7 +92,9 @@ def write(task: str, folder: pathlib.Path, output: pathlib.Path, rules: str = "s
         text = marks.opened(fields, rules)
         if split == "train" and xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass")) < HELDOUT * 2**64:
             split = "heldout"
-        lines.setdefault(split, []).append(json.dumps({"label": label, "text": text} if label else {"text": text}) + "\n")
+        lines.setdefault(split, []).append(
+            json.dumps({"label": label, "text": text} if label else {"text": text}) + "\n"
+        )
     for split, texts in lines.items():
         part = output / f".{split}.part"
         part.write_text("".join(texts))

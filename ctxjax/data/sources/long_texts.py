@@ -124,16 +124,9 @@ class Source:
     def _chosen(self) -> Int[np.ndarray, " _"]:
         """The texts that are used: all, or `limit` of them, one of each label in turn."""
         targets = self._texts["labels"]
-        if not self.limit:
-            return np.arange(len(targets))
         if self.limit > len(targets):
             raise ConfigError(f"config.source.limit={self.limit} is more than the {len(targets)} texts that there are")
-        order = draws.permutation(draws.key("limit"), len(targets))
-        turn = np.zeros(len(targets), np.int64)
-        for label in range(len(self.labels)):
-            here = order[targets[order] == label]
-            turn[here] = np.arange(len(here))
-        return np.sort(order[np.argsort(turn[order], kind="stable")][: self.limit])
+        return balanced(np.asarray(targets), self.limit) if self.limit else np.arange(len(targets))
 
     @property
     def count(self) -> int:
@@ -159,6 +152,15 @@ class Source:
     def steps_per_pass(self, batch_size: int) -> int:
         """Whole batches of a pass; the texts that are left over are others in every pass."""
         return self.count // batch_size
+
+    def dropped(self, batch_size: int) -> dict[str, int]:
+        """Words of texts over `length`, and the texts of a pass that fill no batch."""
+        starts = self._texts["starts"]
+        over = starts[self._chosen + 1] - starts[self._chosen] - self.lengths
+        return {
+            f"words of texts over config.source.length={self.length}": int(over.sum()),
+            "texts that fill no batch, others in every pass": self.count - self.steps_per_pass(batch_size) * batch_size,
+        }
 
     def rows(self, seed: int, batch_size: int) -> grain.MapDataset:
         """Single rows, endless; element s * batch_size + i is row i of step s."""
@@ -203,13 +205,30 @@ class Source:
             words = (words[::-1] if self.direction == "backward" else words)[-self.length :]
             tokens[row, : len(words)], mask[row, : len(words)] = words, True
         targets = texts["labels"][numbers].astype(np.int32)
-        return {"inputs": {"tokens": tokens, "mask": mask}, "targets": targets, "weights": np.ones(len(chosen), np.float32)}
+        return {
+            "inputs": {"tokens": tokens, "mask": mask},
+            "targets": targets,
+            "weights": np.ones(len(chosen), np.float32),
+        }
+
+
+def balanced(targets: Int[np.ndarray, " N"], limit: int) -> Int[np.ndarray, " limit"]:
+    """The places of `limit` labels, one of each label in turn while there are; those of a smaller limit are among them."""
+    order = draws.permutation(draws.key("limit"), len(targets))
+    turn = np.zeros(len(targets), np.int64)
+    for label in np.unique(targets).tolist():
+        here = order[targets[order] == label]
+        turn[here] = np.arange(len(here))
+    return np.sort(order[np.argsort(turn[order], kind="stable")][:limit])
 
 
 def _write_texts(folder: pathlib.Path, *, source: Source) -> None:
     """Build `tokens`, `starts` (the first token of each text) and `labels.npy`."""
     path, numbers = source._files[source.split], {label: number for number, label in enumerate(source.labels)}
-    writers = {name: ArrayWriter(folder / f"{name}.npy", kind) for name, kind in (("tokens", "<i4"), ("starts", "<i8"), ("labels", "<i4"))}
+    writers = {
+        name: ArrayWriter(folder / f"{name}.npy", kind)
+        for name, kind in (("tokens", "<i4"), ("starts", "<i8"), ("labels", "<i4"))
+    }
     writers["starts"].append(np.zeros(1, np.int64))
     counts: dict[str, int] = {}
     for number, (label, raw) in enumerate(read_texts(path), 1):
