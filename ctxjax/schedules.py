@@ -212,7 +212,7 @@ def one_cycle(total_steps: int, div: float = 10.0, anneal: float | None = None) 
 def slanted_triangular(
     total_steps: int, ratio: float = 32.0, cut: Sequence[float] = (0.1,), starts: Sequence[int] = ()
 ) -> Schedule:
-    """From `1 / ratio` up to 1 in a share `cut` of the steps, straight, and down again in the others; once or in cycles.
+    """From `1 / ratio` up to 1 in a share `cut` of the steps, straight, and down again in the rest; once or in cycles.
 
     Args:
       total_steps: where the last cycle ends.

@@ -43,8 +43,8 @@ class Forward:
     that they do not depend on how the batch is split; dropout, drawn for each row, comes from the micro-batch's. A
     model has them as `make_rng("shared")`, in training alone, and `make_rng("dropout")`.
 
-    Of a model with more than parameters (`TrainState.extra`) `params` are all its `variables`, and what training makes of
-    the rest gathers in `moved`.
+    Of a model with more than parameters (`TrainState.extra`) `params` are all its `variables`, and what training makes
+    of the rest gathers in `moved`.
     """
 
     model: Model

@@ -18,7 +18,7 @@ Arguments:
     size=published  400 and 1150 wide, 3 layers.
     size=small      128 and 256 wide, 2 layers, texts of 350 words at most.
     recipe=paper    every epoch thaws one layer more, beta1 0.7, cycles (32, 0.1), 64 texts, 50 epochs.
-    recipe=script   the head, then the last layer too, then all; beta1 0.8, cycles (8, 1/3), (8, 1/3), (8, 1/8), 32 texts.
+    recipe=script   the head, then the last layer too, then all; beta1 0.8, cycles of 8 and 1/3, 1/3, 1/8; 32 texts.
     recipe=scratch  nothing is frozen, one constant rate: what the script does without a language model to begin with.
     direction=backward  texts from their end; begins with the language model that reads so.
     smoke           2 small layers, 20 steps on generated texts, in seconds.

@@ -1,8 +1,8 @@
 """The texts of a task as ULMFiT reads them: `python experiments/ulmfit/texts.py --task trec6 --input DIR --output DIR`.
 
 Writes train.jsonl, heldout.jsonl and test.jsonl, a text and its label a line. The texts have the marks of their
-beginning and of their fields; capitals and repetitions are the tokenizer's business (`prepare --marked`). A tenth of the
-training texts is held out, those whose digest is smallest; unlabelled texts (IMDb's) have a file of their own.
+beginning and of their fields; capitals and repetitions are the tokenizer's business (`prepare --marked`). A tenth of
+the training texts is held out, those whose digest is smallest; unlabelled texts (IMDb's) have a file of their own.
 
 `prepare` reads the same files for the language model, and all text of the task may be in it, but for the test part.
 """

@@ -74,7 +74,7 @@ def test_batches_hold_texts_of_similar_length_and_every_text_once(folder):
 
 
 def test_mistakes_are_named(folder, tmp_path):
-    with pytest.raises(ConfigError, match="has no test.jsonl or test.txt"):
+    with pytest.raises(ConfigError, match=r"has no test\.jsonl or test\.txt"):
         open_(folder, split="test")
     with pytest.raises(ConfigError, match="direction='up' is not one of"):
         open_(folder, direction="up")

@@ -77,11 +77,12 @@ class Source:
         self.corpus, self.split, self.length, self.direction = Place(pathlib.Path(corpus)), split, length, direction
         self.limit, self.together = limit if split == "train" else 0, together
         self.tokenizer = open_tokenizer(tokenizer)
-        self._files = {name: self._file(name) for name in sorted({"train", split})}
+        self._files = {name: self.file(name) for name in sorted({"train", split})}
         self._lock = threading.Lock()
         self._orders: dict[tuple[int, int, int], Int[np.ndarray, " _"]] = {}
 
-    def _file(self, split: str) -> pathlib.Path:
+    def file(self, split: str) -> pathlib.Path:
+        """Where a split lies."""
         for ending in ("jsonl", "txt"):
             if (path := self.corpus.folder / f"{split}.{ending}").is_file():
                 return path
@@ -213,7 +214,7 @@ class Source:
 
 
 def balanced(targets: Int[np.ndarray, " N"], limit: int) -> Int[np.ndarray, " limit"]:
-    """The places of `limit` labels, one of each label in turn while there are; those of a smaller limit are among them."""
+    """The places of `limit` labels, one of each in turn while there are; those of a smaller limit are among them."""
     order = draws.permutation(draws.key("limit"), len(targets))
     turn = np.zeros(len(targets), np.int64)
     for label in np.unique(targets).tolist():
@@ -224,26 +225,32 @@ def balanced(targets: Int[np.ndarray, " N"], limit: int) -> Int[np.ndarray, " li
 
 def _write_texts(folder: pathlib.Path, *, source: Source) -> None:
     """Build `tokens`, `starts` (the first token of each text) and `labels.npy`."""
-    path, numbers = source._files[source.split], {label: number for number, label in enumerate(source.labels)}
+    path, numbers = source.file(source.split), {label: number for number, label in enumerate(source.labels)}
     writers = {
         name: ArrayWriter(folder / f"{name}.npy", kind)
         for name, kind in (("tokens", "<i4"), ("starts", "<i8"), ("labels", "<i4"))
     }
-    writers["starts"].append(np.zeros(1, np.int64))
-    counts: dict[str, int] = {}
-    for number, (label, raw) in enumerate(read_texts(path), 1):
-        if label not in numbers:
-            raise ConfigError(f"{path}, text {number}: the label {label!r} is not in {source._files['train']}")
-        text = cleaning.clean(raw, counts)
-        sentences = source.tokenizer.encode_sentences([text[start:end] for start, end in split_sentences(text)])
-        there = sentences.lengths[sentences.lengths > 0]
-        if not len(there):
-            raise ConfigError(f"{path}, text {number}: no word is left of {json.dumps(raw[:60])}; leave it out")
-        writers["tokens"].append(np.insert(sentences.ids, np.cumsum(there), source.tokenizer.end_id))
-        writers["starts"].append(np.array([writers["tokens"].length]))
-        writers["labels"].append(np.array([numbers[label]]))
-    for writer in writers.values():
-        writer.close()
+    try:
+        writers["starts"].append(np.zeros(1, np.int64))
+        for number, (label, raw) in enumerate(read_texts(path), 1):
+            if label not in numbers:
+                raise ConfigError(f"{path}, text {number}: the label {label!r} is not in {source.file('train')}")
+            words = _words(source.tokenizer, raw)
+            if not len(words):
+                raise ConfigError(f"{path}, text {number}: no word is left of {json.dumps(raw[:60])}; leave it out")
+            writers["tokens"].append(words)
+            writers["starts"].append(np.array([writers["tokens"].length]))
+            writers["labels"].append(np.array([numbers[label]]))
+    finally:
+        for writer in writers.values():
+            writer.close()
+
+
+def _words(tokenizer: Any, raw: str) -> Int[np.ndarray, " _"]:
+    """The words of a text as a prepared corpus has them, the end mark behind every sentence."""
+    text = cleaning.clean(raw, {})
+    sentences = tokenizer.encode_sentences([text[start:end] for start, end in split_sentences(text)])
+    return np.insert(sentences.ids, np.cumsum(sentences.lengths[sentences.lengths > 0]), tokenizer.end_id)
 
 
 def stand_in(config: Any) -> dict[str, Any]:
