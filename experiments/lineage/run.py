@@ -48,6 +48,8 @@ SIZES = {
     "cpu": {"elmo": "demo", "ulmfit": "small", "transformer": "mini"},
     "accelerator": {"elmo": "small", "ulmfit": "ulmfit", "transformer": "small"},
 }
+# Rows of 1,024 words in a step: one pass of the small text would be a dozen of the recipe's steps of 64 rows.
+ROWS = {"cpu": {"word2vec": 2, "fastText": 2}, "accelerator": {}}
 EVERY = "5 percent"  # held-out figures, for the curves
 
 
@@ -98,11 +100,14 @@ def stages(
         if name != "n-gram":
             arguments += [f"--config.model.vocab_size=@{output / kind}", f"--config.total={passes} epochs"]
             arguments += [f"--config.{cadence}_every={EVERY}" for cadence in ("eval", "save")]
+        if rows := ROWS[size].get(name):
+            arguments += [f"--config.batch_size={rows}", f"--config.objective.scale={rows * 1024}"]
         found.append((f"train {name}", arguments))
     suite = f"experiments/evaluate/without_labels.py:size={'quick' if quick else 'full'}"
     arguments = ["-m", "ctxjax.evaluate", "--workdir", *(str(output / name) for name in families), "--config", suite]
     arguments += [f"--config.evals.text.texts={(output / 'heldout.txt').resolve()}", "--config.evals.text.limit=0"]
     arguments += [f"--config.evals.senses.corpus={output / 'words'}", "--output", str(output / "suite.json")]
+    arguments += ["--record", str(output / "records")]
     found.append(("evaluate", arguments))
     page = ["-m", "ctxjax.report", *(str(output / name) for name in families)]
     found.append(("page", [*page, "--suite", str(output / "suite.json"), "--page", str(output / "lineage.html")]))
