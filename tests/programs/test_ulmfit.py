@@ -63,7 +63,7 @@ def test_the_classifier_begins_with_the_language_model(stages):
 
 
 def test_evaluation_uses_the_statistics_of_the_checkpoint(stages):
-    folder, _, classifiers = stages
+    folder, _, _ = stages
     at = checkpoint.find(folder / "forward")
     meta = checkpoint.read_meta(at)
     found = evaluate.evaluate(evaluate.from_meta(meta, {}), at, meta)
