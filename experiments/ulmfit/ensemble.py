@@ -1,7 +1,7 @@
 """The mean of several classifiers: `python experiments/ulmfit/ensemble.py runs/forward runs/backward --split test`.
 
 Prints the error of each run and that of their averaged probabilities, and writes them down as a record where asked. The
-runs have to label the same texts, but each reads them its own way. Reference: Howard and Ruder 2018, section 3.4.
+runs have to label the same texts, but each reads them its own way. Reference: Howard and Ruder 2018, section 3.3.
 """
 
 from __future__ import annotations

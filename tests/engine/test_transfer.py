@@ -170,3 +170,16 @@ def test_slots_are_told_by_their_path():
     assert transfer._slot_of("opt_state/1/0/mu/layer_0/kernel", params)
     assert not transfer._slot_of("opt_state/1/0/mu/layer_0/bias", params)
     assert transfer._slot_of("opt_state/1/0/count", params)
+
+
+def test_gpts_three_new_pieces_are_found_missing_and_all_others_kept(tmp_path):
+    """The pieces that fine-tuning adds stand behind the old ones, so every old row keeps its place."""
+    from ctxjax.data.generated import make_tokenizer
+    from ctxjax.data.transforms.framing import open_framed
+
+    old = make_tokenizer("bpe")
+    old.save(tmp_path)
+    new = open_framed(tmp_path, "gpt")
+    assert len(new) == len(old) + 3
+    new_rows, old_rows = transfer._rows_by_piece(old, new)
+    assert new_rows.tolist() == old_rows.tolist() == list(range(len(old)))
