@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import pathlib
 
 import jax
 import numpy as np
@@ -11,8 +10,6 @@ import pytest
 from ctxjax import checkpoint, evaluate, loop
 from ctxjax import config as configs
 from ctxjax.config import ConfigError
-from ctxjax.data.generated import generated_texts
-from ctxjax.text import marks
 
 HERE = "experiments/ulmfit"
 
@@ -50,6 +47,7 @@ def stages(tmp_path_factory):
     return folder, language, classifiers
 
 
+@pytest.mark.slow
 def test_the_classifier_begins_with_the_language_model(stages):
     """At a rate of 0 the encoder would be the language model's: what never thawed in the first step still is."""
     folder, language, classifiers = stages
@@ -62,6 +60,7 @@ def test_the_classifier_begins_with_the_language_model(stages):
     assert {name for name in ours if name.startswith("extra/batch_stats/task/classify/")}
 
 
+@pytest.mark.slow
 def test_evaluation_uses_the_statistics_of_the_checkpoint(stages):
     folder, _, _ = stages
     at = checkpoint.find(folder / "forward")
@@ -72,6 +71,7 @@ def test_evaluation_uses_the_statistics_of_the_checkpoint(stages):
     assert found["heldout/error"] + found["heldout/accuracy"] == pytest.approx(100)
 
 
+@pytest.mark.slow
 def test_both_directions_are_averaged(stages):
     """Against probabilities of the evaluator, averaged by hand."""
     folder, _, _ = stages
@@ -155,8 +155,3 @@ def test_the_curve_of_labels_names_its_stages_and_draws(tmp_path):
     labels.write_curve(options, {mode: [30.0, 20.0] for mode in labels.MODES})
     assert (options.output / "curve.png").stat().st_size > 5000
     assert json.loads((options.output / "curve.json").read_text())["error"]["scratch"] == [30.0, 20.0]
-
-
-def test_marks_of_the_texts_are_words(tmp_path):
-    assert pathlib.Path(generated_texts()).is_dir()
-    assert set(marks.names("script")) >= {"xbos", "xfld", "t_up"}
