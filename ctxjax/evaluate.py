@@ -99,7 +99,7 @@ def from_meta(meta: dict[str, Any], settings: dict[str, str]) -> Any:
 
     from ctxjax import config as configs
 
-    config = ml_collections.ConfigDict(meta["config"]).lock()
+    config = ml_collections.ConfigDict(configs.as_tuples(meta["config"])).lock()
     configs.override(config, settings)
     return config
 
