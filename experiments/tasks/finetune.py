@@ -148,7 +148,7 @@ def _gpt(config: ml_collections.ConfigDict, task: Task) -> None:
     config.objective.language_model = 0.5
     config.source.update(framing="gpt", both_orders=task.symmetric, length=max(256, config.source.length))
     config.optim.update(name="adam_gpt", lr=6.25e-5, eps=1e-8)
-    config.optim.schedule.warmup = "0.2 percent"
+    config.optim.schedule = dict(name="ramped_linear", warmup="0.2 percent")
 
 
 def _frozen(config: ml_collections.ConfigDict, system: str, pair: bool) -> None:
