@@ -2,6 +2,7 @@
 
     python -m ctxjax.evaluate --workdir runs/mini
     python -m ctxjax.evaluate --workdir runs/mini --step 10000 --config.evals.heldout.batches=0
+    python -m ctxjax.evaluate --workdir runs/names@best --only spans --examples told
     python -m ctxjax.evaluate --workdir runs/kn5 runs/mini gpt2/ --config experiments/evaluate/without_labels.py
 
 Without --config the config is the one in the checkpoint. A config without a model is a suite: it is run on anything
@@ -13,8 +14,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ctxjax import cli
@@ -31,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--step", type=int, help="the newest step by default")
     parser.add_argument("--only", help="the name of one evaluator of config.evals")
     parser.add_argument("--record", metavar="FOLDER", help="write a record of the numbers there")
+    parser.add_argument(
+        "--examples", metavar="FOLDER", help="write what the run tells of every example there, for ctxjax.compare"
+    )
     parser.add_argument("--output", metavar="FILE", help="of a suite: write the table as JSON too")
     args, settings = cli.parse_with_settings(parser, argv)
 
@@ -52,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{args.workdir[0]} is a table of counts, whose record has its figures; for others name a suite, as in "
             "--config experiments/evaluate/without_labels.py"
         )
-    found = evaluate(config, folder, meta, args.only)
+    found = evaluate(config, folder, meta, args.only, args.examples)
     import jax
 
     from ctxjax import records
@@ -95,8 +100,6 @@ def run_suite(config: Any, args: argparse.Namespace) -> int:
 
 def config_of(config: Any) -> dict[str, Any]:
     """The config as JSON-able data, without the path of the corpus."""
-    import pathlib
-
     from ctxjax import config as configs
 
     plain = configs.to_dict(config)
@@ -104,8 +107,15 @@ def config_of(config: Any) -> dict[str, Any]:
     return plain
 
 
-def evaluate(config: Any, folder: Any, meta: dict[str, Any], only: str | None = None) -> dict[str, float]:
+def evaluate(
+    config: Any, folder: Any, meta: dict[str, Any], only: str | None = None, examples: str | None = None
+) -> dict[str, float]:
     """Every evaluator of a config on the parameters of a step folder.
+
+    Args:
+      config, folder, meta: of the run, its step folder and that one's meta data.
+      only: the name of one evaluator.
+      examples: a folder where evaluators that can tell about single examples write NAME.jsonl.
 
     Raises:
       ConfigError: a damaged checkpoint, another model, a tokenizer that is not the checkpoint's, no such evaluator.
@@ -120,7 +130,20 @@ def evaluate(config: Any, folder: Any, meta: dict[str, Any], only: str | None = 
     for name, evaluator in run.evaluators(mesh).items():
         if only in (None, name):
             found |= {f"{name}/{metric}": value for metric, value in evaluator.run(params).items()}
+            if examples and hasattr(evaluator, "examples"):
+                write_examples(pathlib.Path(examples) / f"{name}.jsonl", evaluator.examples(params))
     return found
+
+
+def write_examples(path: pathlib.Path, examples: Iterable[Mapping[str, Any]]) -> None:
+    """One JSON object a line."""
+    import jax
+
+    lines = [json.dumps(example, ensure_ascii=False) for example in examples]
+    if jax.process_index() == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        print(f"wrote {path}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ labels are never in it. Names in `inputs`:
     mask [B T] bool (True = a real token, which may be attended to), cls_positions [B S] int32,
     decoder_tokens, decoder_segment_ids, decoder_positions [B T'] int32 (the shifted target; tokens are the source),
     subwords [B T S] int32 (rows of n-grams behind those of words, -1 for none),
-    features [B T F] float32 (vectors of every token by models that are not trained)
+    features [B T F] float32 (vectors of every token by models that are not trained; [B T L F], layers to be mixed)
 
 Choices of a row, and both orders of a pair, are an axis behind the rows: `tokens [B C T]`, `cls_positions [B C 1]`.
 

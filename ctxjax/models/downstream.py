@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ctxjax import config as configs
-from ctxjax.models.layers.heads import HEADS, POOLS, at_positions, side_by_side
+from ctxjax.models.layers.heads import HEADS, OUTCOMES, POOLS, at_positions, side_by_side
 from ctxjax.models.layers.mix import Mix
 from ctxjax.types import Carry, Inputs, Outputs
 
@@ -54,7 +54,7 @@ class Model(nn.Module):
 
     Attributes:
       encoder: `name` and fields of the encoder, as the `model` of its own config.
-      task: "classify", "regress" or "choose", or another name in `layers/heads.py`.
+      task: "classify", "regress", "choose", "span", "coreference", or another name in `layers/heads.py`.
       labels: what is told of a text, by number; empty where numbers or choices are.
       pool: the one vector of a text: "" is the encoder's own, where it has a pooler, or the state at
         `inputs.cls_positions`; "mean" and "max" are over what is not padding.
@@ -144,7 +144,7 @@ class Model(nn.Module):
 
     def outcomes(self) -> int:
         """Scores of a text."""
-        return len(self.labels) or 1
+        return len(self.labels) or OUTCOMES.get(self.task, 1)
 
     # --- the protocol ---
 

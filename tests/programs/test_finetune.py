@@ -51,7 +51,7 @@ def test_recipes_are_the_published_ones():
     gpt = configs.load(f"{CONFIG}:task=glue.stsb,system=gpt")
     assert (gpt.optim.lr, gpt.objective.language_model, gpt.optim.eps) == (6.25e-5, 0.5, 1e-8)
     elmo = configs.load(f"{CONFIG}:system=elmo")
-    assert elmo.model.mix and elmo.objective.mix_penalty == 1e-3 and elmo.model.encoder.dropout == 0.0
+    assert elmo.model.mix and elmo.objective.mix_l2 == 1e-3 and elmo.model.encoder.dropout == 0.0
 
 
 @pytest.mark.parametrize(

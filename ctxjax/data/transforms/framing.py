@@ -105,6 +105,10 @@ class Framing:
         """How many of a row's tokens are marks."""
         return len(self.first) + (parts - 1) * len(self.between) + len(self.last)
 
+    def place(self, length: int) -> int:
+        """Where the one vector of a row of so many tokens is taken."""
+        return 0 if self.family == "bert" else max(0, length - 1)
+
     def kept(self, lengths: tuple[int, ...]) -> tuple[int, ...]:
         """How many pieces are left of each of one or two parts."""
         room = self.length - self.marks(len(lengths))
@@ -138,6 +142,5 @@ class Framing:
             segments.append(np.full(length + len(behind), number, np.int32))
             place += length + len(behind)
         tokens = np.concatenate(pieces).astype(np.int32)
-        at = 0 if self.family == "bert" else max(0, len(tokens) - 1)
         cut = sum(map(len, parts)) - sum(kept)
-        return Row(tokens, np.concatenate(segments), at, tuple(starts), kept, cut)
+        return Row(tokens, np.concatenate(segments), self.place(len(tokens)), tuple(starts), kept, cut)

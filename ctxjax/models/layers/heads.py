@@ -16,7 +16,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ctxjax.models.layers.core import Dense
+from ctxjax.models.layers.coreference import Coreference
 from ctxjax.models.layers.dropout import Stream, dropout, stream, substream
+from ctxjax.models.layers.tag_head import Tags
 from ctxjax.types import Outputs
 
 
@@ -105,4 +107,14 @@ class Scores(nn.Module):
         return rows * (self.features * self.width + (self.width or self.features) * self.outcomes)
 
 
-HEADS = {"classify": Scores, "regress": Scores, "choose": Scores}
+class Spans(Scores):
+    """Scores of every position: whether an answer begins there, and whether it ends there. BERT's have no dropout."""
+
+    def touch(self, outputs: Outputs) -> Array:
+        """Make every parameter."""
+        return self(outputs.hidden[-1])
+
+
+HEADS = {"classify": Scores, "regress": Scores, "choose": Scores, "span": Spans, "tag": Tags}
+HEADS["coreference"] = Coreference
+OUTCOMES = {"span": 2}  # of a head whose scores are not those of labels; else one
