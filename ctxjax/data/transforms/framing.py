@@ -124,9 +124,9 @@ class Framing:
         marks = self.marks(lengths.shape[1])
         if self.family == "gpt" and lengths.shape[1] == 2:
             kept = np.minimum(lengths, self.length // 2 - 2)
-            return kept.sum(1) + marks, np.asarray((kept < lengths).any(1))
+            return kept.sum(1) + marks, (kept < lengths).max(1)
         whole = lengths.sum(1) + marks
-        return np.minimum(whole, self.length), np.asarray(whole > self.length)
+        return np.minimum(whole, self.length), whole > self.length
 
     def __call__(self, *parts: Int[np.ndarray, " _"]) -> Row:
         """The row of one or two parts, ids without marks."""
