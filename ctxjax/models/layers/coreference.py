@@ -187,10 +187,8 @@ class Coreference(nn.Module):
     def products(self, rows: int) -> int:
         """Multiply-adds for one document of so many words."""
         size, (kept, several) = self.span_features(), self.kept(rows)
-        attention, mention, antecedent = (
-            features * self.width + (self.depth - 1) * self.width**2 + self.width
-            for features in self._scorers().values()
-        )
+        behind = (self.depth - 1) * self.width**2 + self.width
+        attention, mention, antecedent = (features * self.width + behind for features in self._scorers().values())
         spans = rows * self.max_width
         found = rows * attention + spans * self.max_width * self.features + spans * mention
         return found + kept * size**2 + kept**2 * size + kept * several * antecedent
