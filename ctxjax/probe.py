@@ -71,11 +71,26 @@ def probe_task(model: Any, path: str, task: str, config: Any) -> dict[str, Any]:
         bar.total = fields["epochs"] * (len(ours.places) // min(fields["batch_size"], len(ours.places)))
         told = probing.fit(ours, theirs, len(labels), progress=lambda _: bar.update(), **fields)
     found: dict[str, Any] = dict(probing.figures(ours, theirs, told, len(labels), fields["seed"]))
+    if heldout.scheme and config.edges:
+        found["edges"] = probe_edges(train, heldout, ours.vectors, theirs.vectors, config.edges.to_dict())
     if heldout.scheme:
         sentences = heldout.sentences
         lengths, tags = [len(one.words) for one in sentences], [one.tags for one in sentences]
         found["f1"] = probing.span_scores(told, labels, lengths, tags)
     return found | {"labels": len(labels), "trained_on": len(ours.places)}
+
+
+def probe_edges(train: Any, heldout: Any, ours: Any, theirs: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What edge probes find of the spans of a task: see `ctxjax.edge_probing.fit`."""
+    from ctxjax import edge_probing
+    from ctxjax.text import tags
+
+    kinds = sorted({tags.cut(label)[1] for label in train.labels} - {""})
+    spans = [
+        edge_probing.spans_of(source.sentences, source.scheme, vectors, kinds)
+        for source, vectors in ((train, ours), (heldout, theirs))
+    ]
+    return edge_probing.fit(*spans, len(kinds), **fields)
 
 
 def _source(path: str, task: str, split: str, config: Any) -> Any:
@@ -92,7 +107,7 @@ def _labelled(source: Any, model: Any, labels: Sequence[str]) -> Any:
     """The words of a split that have a tag, with their vectors, stored first where they are not yet."""
     import numpy as np
 
-    from ctxjax import features, probing
+    from ctxjax import probing, storing
     from ctxjax.config import ConfigError
 
     numbers = {label: number for number, label in enumerate(labels)}
@@ -102,7 +117,7 @@ def _labelled(source: Any, model: Any, labels: Sequence[str]) -> Any:
         raise ConfigError(f"{source.file(source.split)} has no word with a tag")
     words = [tagged[place][0] for place in places.tolist()]
     targets = np.array([numbers.get(tagged[place][1], -1) for place in places.tolist()], np.int32)
-    return probing.Labelled(features.store(source, 0, model), places, words, targets)
+    return probing.Labelled(storing.store(source, 0, model), places, words, targets)
 
 
 def read_mix(path: str) -> dict[str, float]:
@@ -131,6 +146,8 @@ def table(found: Mapping[str, Any]) -> str:
             for layer, row in enumerate(zip(figures["accuracy"], figures["control"], figures["selectivity"])):
                 lines.append(f"| {model} | {task} | {layer} | " + " | ".join(f"{value:.3f}" for value in row) + " |")
             lines.append(f"| {model} | {task} | by word type | {figures['by_type']:.3f} | | |")
+            for layer, value in enumerate(figures.get("edges", {}).get("accuracy", ())):
+                lines.append(f"| {model} | {task}, kinds of spans | up to {layer} | {value:.3f} | | |")
     return "\n".join(lines)
 
 

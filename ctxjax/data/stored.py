@@ -25,7 +25,7 @@ from ctxjax.data.transforms.windows import around
 
 _VERSION = 2  # of the stores; part of their key
 _NAMES = {"top": "-1", "all": ":"}
-_LAYERS = re.compile(r"(-?[0-9]+)|(-?[0-9]*):(-?[0-9]*)")
+_LAYERS = re.compile(r"(-?[0-9]+)|(-?[0-9]+)?:(-?[0-9]+)?")
 
 
 class Kind(NamedTuple):

@@ -38,3 +38,11 @@ class Evaluator(Telling):
         if self.by_kind:
             scores |= {f"f1_{kind}": 100.0 * found.f1 for kind, found in sorted(counts.items())}
         return scores
+
+    def examples(self, params: Any) -> list[dict[str, Any]]:
+        """Of every sentence the spans that were told, that there are, and that are both, for `ctxjax.compare`."""
+        found = []
+        for number, (told, one) in enumerate(zip(self.told(params), self.source.sentences)):
+            counts = tags.compare([told], [one.tags])[""]
+            found.append({"id": number, "correct": counts.both, "told": counts.told, "gold": counts.there})
+        return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -46,6 +48,22 @@ class Telling:
             return forward.head("tags", forward(batch["inputs"]).hidden[-1], batch["weights"] > 0)
 
         self._best = jax.jit(best, out_shardings=sharding.replicated(mesh))
+
+    def predict(self, params: Any, folder: str | os.PathLike[str]) -> pathlib.Path:
+        """Write what conlleval reads: a line a word with its tag and the told one, a blank line behind a sentence.
+
+        Returns:
+          the file, named by the split, as in test.predictions.txt; process 0 writes it.
+        """
+        path = pathlib.Path(folder) / f"{self.source.split}.predictions.txt"
+        told = self.told(params)
+        if jax.process_index() == 0:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "w", encoding="utf-8") as file:
+                for one, ours in zip(self.source.sentences, told, strict=True):
+                    file.writelines(f"{word} {tag} {mine}\n" for word, tag, mine in zip(one.words, one.tags, ours))
+                    file.write("\n")
+        return path
 
     def told(self, params: Any) -> list[list[str]]:
         """The tags of every sentence, in the order of the file; of one that was cut, its rows put together."""

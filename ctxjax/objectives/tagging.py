@@ -38,7 +38,7 @@ class Objective:
         """The number of sentences with a word, or of words; the penalty goes with the same."""
         counted = batch["weights"] > 0
         weight = (counted.any(axis=1) if self.crf else counted).astype(jnp.float32).sum()
-        return dict.fromkeys(self.loss, weight)
+        return {name: weight for name in self.loss}
 
     def __call__(self, forward: Forward, batch: Batch, carry: Carry = ()) -> tuple[Terms, Carry]:
         """Terms crf and crf_word, the same a word, or word; mix (the penalty); in evaluation words_accuracy."""

@@ -48,6 +48,19 @@ SIZES = {
     "cpu": {"elmo": "demo", "ulmfit": "small", "transformer": "mini"},
     "accelerator": {"elmo": "small", "ulmfit": "ulmfit", "transformer": "small"},
 }
+# What the recipes of long runs need on a small text: steps small enough that there are hundreds of them, and a warm-up
+# that ends. A step then has about 2,000 tokens in every family, but for GloVe, whose pairs are not tokens.
+_VECTORS = {"batch_size": 2, "objective.scale": 2048}
+_TRANSFORMER = {"optim.lr": 1e-3, "optim.schedule.warmup": "10 percent"}
+SHORT = {
+    "word2vec": _VECTORS,
+    "fastText": _VECTORS,
+    "GPT": {"batch_size": 8, **_TRANSFORMER},
+    "GPT-2": {"batch_size": 8, **_TRANSFORMER},
+    "BERT": {"batch_size": 16, **_TRANSFORMER, "optim.schedule.total": "100 percent"},
+    "ModernBERT": {"batch_size": 16, **_TRANSFORMER},
+}
+CHANGES = {"cpu": SHORT, "accelerator": {}}
 EVERY = "5 percent"  # held-out figures, for the curves
 
 
@@ -98,11 +111,13 @@ def stages(
         if name != "n-gram":
             arguments += [f"--config.model.vocab_size=@{output / kind}", f"--config.total={passes} epochs"]
             arguments += [f"--config.{cadence}_every={EVERY}" for cadence in ("eval", "save")]
+        arguments += [f"--config.{field}={value}" for field, value in CHANGES[size].get(name, {}).items()]
         found.append((f"train {name}", arguments))
     suite = f"experiments/evaluate/without_labels.py:size={'quick' if quick else 'full'}"
     arguments = ["-m", "ctxjax.evaluate", "--workdir", *(str(output / name) for name in families), "--config", suite]
     arguments += [f"--config.evals.text.texts={(output / 'heldout.txt').resolve()}", "--config.evals.text.limit=0"]
     arguments += [f"--config.evals.senses.corpus={output / 'words'}", "--output", str(output / "suite.json")]
+    arguments += ["--record", str(output / "records")]
     found.append(("evaluate", arguments))
     page = ["-m", "ctxjax.report", *(str(output / name) for name in families)]
     found.append(("page", [*page, "--suite", str(output / "suite.json"), "--page", str(output / "lineage.html")]))

@@ -11,6 +11,7 @@ Hardware and time: two CPU cores; storing the vectors is nearly all of the time,
         --config.models='["runs/bert/checkpoints/00001000", "runs/bert/checkpoints/00010000"]'
 
 Files are looked for under CTXJAX_DATA; a part of one is named like tasks.pos.train="en_ewt-ud-train.conllu[:1000]".
+Tasks with spans get edge probes, too (Tenney et al. 2019): the kind of each span by the layers up to every one. The
 senses are the 45 lexicographer files of WordNet, of SemCor's single words.
 
 Arguments: size=full|small (default full; small: a thousand training sentences of each task, and 300 to test on), smoke.
@@ -32,6 +33,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.models = ()
     config.mixes = ()
     config.probe = dict(epochs=10, batch_size=256, lr=1e-3, weight_decay=0.0, seed=0)
+    config.edges = dict(epochs=10, batch_size=32, lr=1e-3, size=256, longest=8, seed=0)
     if args.smoke:
         _smoke(config)
         return config
@@ -60,3 +62,4 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
     config.models = (f"{folder}/model.txt",)
     config.tasks = dict(names=_task(folder, "eng.train", "eng.testa", read="IOB1", scheme="BIO"))
     config.probe.update(epochs=2, batch_size=64)
+    config.edges.update(epochs=2, size=8)

@@ -10,7 +10,7 @@ Hardware and time: minutes on one TPU or GPU; a pass over CoNLL-2003 is 439 step
 
 DIR has eng.train, eng.testa and eng.testb. Encoder and tokenizer are those of the run (or of published weights once
 converted: python -m ctxjax.convert DIR runs/bert --to ctxjax). For the test set: python -m ctxjax.evaluate --workdir
-runs/names --only spans --config.evals.spans.split=test.
+runs/names --only spans --config.evals.spans.split=test (words for parts of speech).
 
 The released code has no tagger. Of the paper are: labels at first pieces, no CRF, as much of the document as there is
 room for, dropout 0.1, and the grid of rates (5e-5, 3e-5, 2e-5), batches (16, 32) and passes (2 to 4), to be chosen from
@@ -78,8 +78,11 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         heldout=dict(name="objective", split="heldout", batches=0, batch_size=32, seed=0),
         spans=dict(name="entities", split="heldout", batch_size=32, by_kind=True),
     )
+    config.best = "highest spans/f1"
     if not task.read:
-        config.evals.spans = dict(name="word_accuracy", split="heldout", batch_size=32)
+        del config.evals["spans"]
+        config.evals.words = dict(name="word_accuracy", split="heldout", batch_size=32)
+        config.best = "highest words/accuracy"
     config.init_from.pattern = "^(embed|layer_|pooler)"
     if arg.smoke:
         _smoke(config)
@@ -103,4 +106,5 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
     config.optim.schedule = dict(name="constant")
     config.update(log_every="5 steps", save_every="10 steps", eval_every="20 steps")
     config.evals.heldout.update(batches=2, batch_size=16)
-    config.evals.spans.batch_size = 16
+    for name in set(config.evals) & {"spans", "words"}:
+        config.evals[name].batch_size = 16

@@ -163,7 +163,7 @@ def test_mistakes_are_one_sentence(folder, tmp_path):
     with pytest.raises(ConfigError, match="max_predictions >= 1"):
         Source(folder, max_predictions=0)
     generated.write_corpus(tmp_path, "words", count=5)
-    with pytest.raises(ConfigError, match="needs a corpus prepared with a WordPiece vocabulary"):
+    with pytest.raises(ConfigError, match="needs a corpus made with --tokenizer wordpiece"):
         Source(tmp_path)
 
 

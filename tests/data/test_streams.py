@@ -49,7 +49,7 @@ def test_lanes_are_the_sentences_in_order(folder, batch_size, length):
     used = source.steps_per_pass(batch_size) * batch_size * length
     (dropped,) = source.dropped(batch_size).values()
     assert dropped == source.pairs - used and 0 <= dropped < batch_size * length
-    for axis, stream in enumerate(source._passes(3, 0)):
+    for axis, stream in enumerate(source._both(3, 0)):
         assert sorted(stream.order.tolist()) == list(range(source.corpus.num_sentences))
         read, told = expected_stream(source, stream.order, backward=axis == 1)
         assert len(read) == source.pairs == stream.starts[-1]
@@ -62,7 +62,7 @@ def test_lanes_are_the_sentences_in_order(folder, batch_size, length):
 def test_directions_and_passes_and_seeds_are_shuffled_independently(folder):
     source = Source(folder)
     count = source.corpus.num_sentences
-    (forward, backward), later, other = source._passes(1, 0), source._passes(1, 1), source._passes(2, 0)
+    (forward, backward), later, other = source._both(1, 0), source._both(1, 1), source._both(2, 0)
     for one, two in [(forward, backward), (forward, later[0]), (forward, other[0]), (backward, later[1])]:
         assert abs(stats.spearmanr(one.order, two.order).statistic) < 5 / np.sqrt(count)
     assert abs(stats.spearmanr(forward.order, np.arange(count)).statistic) < 5 / np.sqrt(count)
@@ -146,7 +146,7 @@ def test_unknown_words_across_window_bounds(tmp_path):
         source = Source(tmp_path, length=length)
         _, _, batches = read_pass(source, 0, 1)
         chars = np.concatenate([batch["inputs"]["chars"] for batch in batches], axis=2)
-        for axis, stream in enumerate(source._passes(0, 0)):
+        for axis, stream in enumerate(source._both(0, 0)):
             expected = []
             for sentence in stream.order.tolist():
                 words = source.corpus.read(sentence, sentence + 1)[1]
@@ -171,5 +171,5 @@ def test_mistakes_are_one_sentence(folder, tmp_path):
     with pytest.raises(ConfigError, match=r"lower config\.batch_size"):
         Source(folder).steps_per_pass(10**6)
     generated.write_corpus(tmp_path, "wordpiece", count=5)
-    with pytest.raises(ConfigError, match="needs a corpus prepared with a word vocabulary"):
+    with pytest.raises(ConfigError, match="needs a corpus made with --tokenizer words"):
         Source(tmp_path)

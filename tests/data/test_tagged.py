@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ctxjax
-from ctxjax import features
+from ctxjax import storing
 from ctxjax.config import ConfigError
 from ctxjax.data import generated, stored
 from ctxjax.data.sources import tagged
@@ -103,15 +103,15 @@ def test_any_layers_are_stored_and_all_of_them_serve_for_some(folder):
     (folder / "model").write_text("")
     make = lambda **fields: tagged.Source(folder, length=5, max_chars=0, vectors_of=(f"{folder}/model",), **fields)
     last_two = make(layers="-2:")
-    assert features.store(last_two, 0, Still()).shape == (7, 2, 3)
+    assert storing.store(last_two, 0, Still()).shape == (7, 2, 3)
     assert (last_two.features, last_two.feature_layers) == (3, 2)
     batch = last_two.take(np.array([1, 0]))["inputs"]["features"]
     assert batch.shape == (2, 5, 2, 3) and batch[0, :2, :, 0].tolist() == [[1, 2], [1, 2]] and not batch[0, 2:].any()
     with pytest.raises(ConfigError, match="are not stored: run python -m"):
         make(layers="0").take(np.array([0]))
     with pytest.raises(ConfigError, match=r"config\.source\.layers='3' are none of the 3 layers"):
-        features.store(make(layers="3"), 0, Still())
-    features.store(make(layers="all"), 0, Still())
+        storing.store(make(layers="3"), 0, Still())
+    storing.store(make(layers="all"), 0, Still())
     token = make(layers="0")  # a view of what is stored of all layers: no model runs
     assert token.take(np.array([0]))["inputs"]["features"].shape == (1, 5, 3) and token.feature_layers == 0
     assert not token.take(np.array([0]))["inputs"]["features"][..., 0].any()
@@ -123,7 +123,7 @@ def test_any_layers_are_stored_and_all_of_them_serve_for_some(folder):
 def test_context_is_the_document_round_a_sentence(folder):
     (folder / "model").write_text("")
     whole = tagged.Source(folder, length=5, vectors_of=(f"{folder}/model",), context=6)
-    rows = features.store(whole, 0, Still())[:, 0]
+    rows = storing.store(whole, 0, Still())[:, 0]
     assert rows[:, 1].tolist() == [2, 7, 6, 4, 5, 9, 10]  # each word's own letters, in order
     assert rows[:, 2].tolist() == [6, 6, 6, 6, 6, 6, 6]  # of the seven words six are read at once
     given = list(stored.texts_of(whole.sentences, [1] * 7, 6))
@@ -146,7 +146,7 @@ def test_vectors_are_those_of_the_loaded_models_and_made_once():
     opened = []
     for number, path in enumerate(models):
         opening = functools.partial(lambda path: opened.append(path) or ctxjax.load(path), path)
-        assert [features.store(source, number, opening).shape[1:] for _ in range(2)] == [(1, 3), (1, 3)]
+        assert [storing.store(source, number, opening).shape[1:] for _ in range(2)] == [(1, 3), (1, 3)]
     assert opened == list(models)
     assert source.features == 6
     batch = source.take(np.array([4, 0]))

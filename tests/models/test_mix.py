@@ -61,27 +61,38 @@ def tagger(**fields):
         "targets": jax.random.randint(keys[2], (3, 5), 0, len(model.labels)),
         "weights": jnp.asarray(MASK, jnp.float32),
     }
-    return model, batch, model.init(jax.random.key(1), batch["inputs"], method="touch")["params"]
+    return model, batch, jax.jit(lambda: model.init(jax.random.key(1), batch["inputs"], method="touch"))()["params"]
+
+
+def hidden_of(model, params, inputs):
+    return jax.jit(lambda params, inputs: model.apply({"params": params}, inputs).hidden)(params, inputs)
 
 
 def test_several_mixes_at_the_bottom_and_at_the_top():
     model, batch, params = tagger(features_at=(0, 2))
     assert model.widths() == (3 + 6, 8, 8 + 6) and {"mix_0", "mix_2"} <= set(params) and not model.couples_rows
     params = dict(params, mix_0={"weights": jnp.arange(4.0), "gamma": jnp.array(2.0)})
-    hidden = model.apply({"params": params}, batch["inputs"]).hidden
+    hidden = hidden_of(model, params, batch["inputs"])
     stack = np.asarray(batch["inputs"]["features"])
     expected = oracle(stack, MASK, np.arange(4.0), 2.0, False)
     np.testing.assert_allclose(np.asarray(hidden[0])[MASK][:, 3:], expected[MASK], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(np.asarray(hidden[2])[MASK][:, 8:], stack.mean(2)[MASK], rtol=1e-5, atol=1e-6)
     objective = tagging.Objective(mix_l2=0.1)
-    terms, _ = objective(Forward(model, params, jax.random.key(0), train=True), batch, ())
+    raw = Forward(model, params, jax.random.key(0), train=True).head("mix")
+    assert raw.tolist() == [0, 1, 2, 3, 0, 0, 0, 0]
+
+    @jax.jit
+    def terms_of(params):
+        return objective(Forward(model, params, jax.random.key(0), train=True), batch, ())[0]
+
+    terms = terms_of(params)
     assert terms["mix"].compute() == pytest.approx(0 + 1 + 4 + 9) and objective.loss == {"crf": 1.0, "mix": 0.1}
 
 
 def test_layers_side_by_side_have_no_mix():
     model, batch, params = tagger(features_at=(0,), combine="concat", embed_width=0)
     assert model.widths()[0] == 24 and not any(name.startswith("mix") for name in params)
-    hidden = model.apply({"params": params}, batch["inputs"]).hidden[0]
+    hidden = hidden_of(model, params, batch["inputs"])[0]
     stack = np.asarray(batch["inputs"]["features"]).reshape(3, 5, 24)
     np.testing.assert_allclose(np.asarray(hidden)[MASK], stack[MASK])
 
@@ -89,22 +100,28 @@ def test_layers_side_by_side_have_no_mix():
 def test_normalised_over_the_batch_couples_its_rows():
     model, batch, params = tagger(features_at=(0,), mix_norm=True)
     assert model.couples_rows
-    whole = model.apply({"params": params}, batch["inputs"]).hidden[0]
-    alone = model.apply({"params": params}, {name: leaf[:1] for name, leaf in batch["inputs"].items()}).hidden[0]
+    whole = hidden_of(model, params, batch["inputs"])[0]
+    alone = hidden_of(model, params, {name: leaf[:1] for name, leaf in batch["inputs"].items()})[0]
     assert np.abs(whole[0] - alone[0]).max() > 1e-3
 
 
 def test_words_apart():
     """Without a CRF: the cross-entropy of each word, and its best tag."""
-    model, batch, params = tagger(features_at=(0,), crf=False)
+    model, batch, params = tagger(features_at=(0,), crf=False, depth=1)
     assert "crf" not in params["head"]
-    forward = Forward(model, params, jax.random.key(0), train=False)
-    terms, _ = tagging.Objective(crf=False)(forward, batch, ())
-    scores = np.asarray(forward.head("scores", forward(batch["inputs"]).hidden[-1]), np.float64)
+
+    @jax.jit
+    def told_by(params):
+        forward = Forward(model, params, jax.random.key(0), train=False)
+        terms, _ = tagging.Objective(crf=False)(forward, batch, ())
+        return terms, forward.head("scores", forward(batch["inputs"]).hidden[-1])
+
+    terms, scores = told_by(params)
+    scores = np.asarray(scores, np.float64)
     logs = scores - np.log(np.exp(scores).sum(-1, keepdims=True))
     targets = np.asarray(batch["targets"])
     told = np.take_along_axis(logs, targets[:, :, None], -1)[:, :, 0]
     assert terms["word"].compute() == pytest.approx(-told[MASK].mean(), rel=1e-5)
     assert terms["words_accuracy"].compute() == pytest.approx((scores.argmax(-1) == targets)[MASK].mean())
     with pytest.raises(ValueError, match="this tagger has no head 'crf'; it has 'scores', 'tags', 'mix'"):
-        tagging.Objective()(forward, batch, ())
+        tagging.Objective()(Forward(model, params, jax.random.key(0), train=False), batch, ())

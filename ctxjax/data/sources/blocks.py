@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import os
 import pathlib
-import threading
 from typing import Any
 
 import grain
@@ -20,12 +19,13 @@ from ctxjax.config import ConfigError
 from ctxjax.data import draws, pipeline
 from ctxjax.data.arrays import ArrayWriter
 from ctxjax.data.corpus import Corpus
+from ctxjax.data.corpus_source import CorpusSource
 from ctxjax.data.index import open_index
 
 _VERSION = 1  # of the index; part of its key
 
 
-class Source:
+class Source(CorpusSource):
     """Blocks of a prepared corpus, whatever its tokenizer.
 
     Row (T = `length`): inputs {tokens [T]}, targets [T], weights [T]; targets are the tokens one place later. Every
@@ -46,9 +46,7 @@ class Source:
         Raises:
           ConfigError: no such corpus or split, or one that is shorter than a row.
         """
-        if not corpus:
-            raise ConfigError("config.source.corpus is empty; set it to what python -m ctxjax.prepare --output wrote")
-        self.corpus = Corpus(corpus, split, verify)
+        super().__init__(corpus, split, verify)
         if length < 1:
             raise ConfigError(f"config.source.length={length} is not at least 1")
         self.length = length
@@ -58,29 +56,11 @@ class Source:
                 f"split {split!r} of corpus {os.fspath(corpus)} has {self.corpus.num_tokens} tokens, less than a row; "
                 "lower config.source.length"
             )
-        self._lock = threading.Lock()
-        self._passes: dict[tuple[int, int], dict[str, np.ndarray]] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_lock": None, "_passes": {}}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state | {"_lock": threading.Lock()})
-
-    @property
-    def tokenizer(self) -> Any:
-        """The tokenizer of the corpus."""
-        return self.corpus.tokenizer
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of pieces."""
-        return self.corpus.manifest["tokenizer"]["pieces"]
 
     @property
     def fingerprint(self) -> dict[str, Any]:
         """What decides the rows beside seed and batch size."""
-        return {"source": "blocks", **self.corpus.fingerprint, "length": self.length}
+        return self.fingerprint_of("length")
 
     @property
     def tokens_per_row(self) -> int:
@@ -128,15 +108,14 @@ class Source:
 
     def _pass(self, seed: int, number: int) -> dict[str, np.ndarray]:
         """The documents of a pass in order, and where each starts; the last two passes stay open."""
-        found = self._passes.get((seed, number))
-        if found is None:
-            with self._lock:
-                key = {"index": "blocks", "version": _VERSION, "corpus": self.corpus.fingerprint}
-                key |= {"seed": int(seed), "pass_number": number}
-                build = functools.partial(_write_order, corpus=self.corpus, seed=int(seed), pass_number=number)
-                found = open_index(self.corpus.folder, key, build)
-                self._passes = {**dict(list(self._passes.items())[-1:]), (seed, number): found}
-        return found
+
+        def build() -> dict[str, np.ndarray]:
+            key = {"index": "blocks", "version": _VERSION, "corpus": self.corpus.fingerprint}
+            key |= {"seed": int(seed), "pass_number": number}
+            write = functools.partial(_write_order, corpus=self.corpus, seed=int(seed), pass_number=number)
+            return open_index(self.corpus.folder, key, write)
+
+        return self.of_pass((seed, number), build)
 
 
 def _write_order(folder: pathlib.Path, *, corpus: Corpus, seed: int, pass_number: int) -> None:

@@ -15,14 +15,14 @@ from jaxtyping import Int
 
 from ctxjax.config import ConfigError
 from ctxjax.data import draws, pipeline
-from ctxjax.data.corpus import Corpus
+from ctxjax.data.corpus_source import CorpusSource
 from ctxjax.data.index import open_index
 from ctxjax.data.transforms import cooccurrence
 
 _VERSION = 1  # of the index; part of its key
 
 
-class Source:
+class Source(CorpusSource):
     """Non-zero co-occurrences of a prepared corpus of words, both orders of each pair.
 
     Row (P = `length`): inputs {tokens [P]}, the words; targets [P], the words beside them; counts [P], float32; weights
@@ -49,36 +49,15 @@ class Source:
         Raises:
           ConfigError: no such corpus or split, one that was not made for words, or an impossible field.
         """
-        if not corpus:
-            raise ConfigError("config.source.corpus is empty; set it to what python -m ctxjax.prepare --output wrote")
         if min(length, window) < 1:
             raise ConfigError("config.source needs length and window >= 1")
-        self.corpus = Corpus(corpus, split, verify)
-        kind = self.corpus.manifest["tokenizer"]["kind"]
-        if kind != "words":
-            raise ConfigError(
-                f"config.source.corpus={os.fspath(corpus)!r} holds {kind} pieces; "
-                "cooccurrences needs a corpus prepared with a word vocabulary"
-            )
+        super().__init__(corpus, split, verify, "words")
         self.length, self.window = length, window
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_pairs"}
-
-    @property
-    def tokenizer(self) -> Any:
-        """The word tokenizer of the corpus."""
-        return self.corpus.tokenizer
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of words."""
-        return self.corpus.manifest["tokenizer"]["pieces"]
 
     @property
     def fingerprint(self) -> dict[str, Any]:
         """What decides the rows beside seed and batch size."""
-        return {"source": "cooccurrences", **self.corpus.fingerprint, "length": self.length, "window": self.window}
+        return self.fingerprint_of("length", "window")
 
     @property
     def tokens_per_row(self) -> int:

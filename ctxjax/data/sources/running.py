@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 from typing import Any
 
 import grain
@@ -22,7 +21,7 @@ from jaxtyping import Float, Int
 
 from ctxjax.config import ConfigError
 from ctxjax.data import draws, pipeline
-from ctxjax.data.corpus import Corpus
+from ctxjax.data.corpus_source import CorpusSource
 
 DIRECTIONS = ("forward", "backward")
 HALF = 0.05  # of the windows are drawn round half the length
@@ -31,7 +30,7 @@ SHORTEST = 5
 LEAST = 2  # pairs; a pass of drawn windows ends where fewer are left
 
 
-class Source:
+class Source(CorpusSource):
     """Windows of a prepared corpus, whatever its tokenizer.
 
     Row: inputs {tokens [T], mask [T]}, targets [T], weights [T], is_first []; targets are the tokens one place later,
@@ -63,42 +62,21 @@ class Source:
         Raises:
           ConfigError: no such corpus or split, or an impossible field.
         """
-        if not corpus:
-            raise ConfigError("config.source.corpus is empty; set it to what python -m ctxjax.prepare --output wrote")
         if direction not in DIRECTIONS:
             raise ConfigError(f"config.source.direction={direction!r} is not one of {', '.join(DIRECTIONS)}")
         if length < SHORTEST:
             raise ConfigError(f"config.source.length={length} is not at least {SHORTEST}")
-        self.corpus = Corpus(corpus, split, verify)
+        super().__init__(corpus, split, verify)
         self.usual, self.variable, self.direction = length, variable and split == "train", direction
         self.longest = length + 5 * DEVIATION if self.variable else length
         self.longest_first = longest_first and self.variable
         self.length = -(-self.longest // 8) * 8 if self.variable else length
         self.law = _law(length, self.longest) if self.variable else np.eye(length + 1)[length]
-        self._lock = threading.Lock()
-        self._passes: dict[tuple[int, int], list[Int[np.ndarray, " _"]]] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_lock": None, "_passes": {}}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state | {"_lock": threading.Lock()})
-
-    @property
-    def tokenizer(self) -> Any:
-        """The tokenizer of the corpus."""
-        return self.corpus.tokenizer
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of pieces."""
-        return self.corpus.manifest["tokenizer"]["pieces"]
 
     @property
     def fingerprint(self) -> dict[str, Any]:
         """What decides the rows beside seed and batch size."""
-        options = {name: getattr(self, name) for name in ("variable", "longest_first", "direction")}
-        return {"source": "running", **self.corpus.fingerprint, "length": self.usual, **options}
+        return self.fingerprint_of("variable", "longest_first", "direction") | {"length": self.usual}
 
     @property
     def tokens(self) -> int:

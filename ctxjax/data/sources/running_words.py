@@ -10,7 +10,6 @@ import functools
 import math
 import os
 import pathlib
-import threading
 from typing import Any
 
 import grain
@@ -21,6 +20,7 @@ from ctxjax.config import ConfigError
 from ctxjax.data import draws, pipeline
 from ctxjax.data.arrays import ArrayWriter
 from ctxjax.data.corpus import Corpus
+from ctxjax.data.corpus_source import CorpusSource
 from ctxjax.data.index import open_index
 from ctxjax.data.transforms import frequency
 from ctxjax.text.subwords import ngram_hashes
@@ -30,7 +30,7 @@ _CHUNK = 1024  # words of the text in which kept ones are counted together
 _MARKS = 3  # <S>, </S> and <UNK> are neither read nor predicted nor drawn
 
 
-class Source:
+class Source(CorpusSource):
     """Stretches of a prepared corpus of words.
 
     Row (T = `length`, K = `block`, N = `negatives`): inputs {tokens [T]}, with `buckets` {subwords [T, `max_subwords`]}
@@ -81,8 +81,6 @@ class Source:
         Raises:
           ConfigError: no such corpus or split, one that was not made for words, or an impossible field.
         """
-        if not corpus:
-            raise ConfigError("config.source.corpus is empty; set it to what python -m ctxjax.prepare --output wrote")
         if min(length, window, negatives, block) < 1 or sample < 0:
             raise ConfigError("config.source needs length, window, negatives and block >= 1, and sample >= 0")
         if length % block or block < window:
@@ -90,34 +88,10 @@ class Source:
                 f"config.source.block={block} must divide config.source.length={length} and be at least "
                 f"config.source.window={window}"
             )
-        self.corpus = Corpus(corpus, split, verify)
-        kind = self.corpus.manifest["tokenizer"]["kind"]
-        if kind != "words":
-            raise ConfigError(
-                f"config.source.corpus={os.fspath(corpus)!r} holds {kind} pieces; "
-                "running_words needs a corpus prepared with a word vocabulary"
-            )
+        super().__init__(corpus, split, verify, "words")
         self.length, self.window, self.dynamic, self.sample = length, window, dynamic, sample
         self.negatives, self.block, self.exponent, self.tree = negatives, block, exponent, tree
         self.buckets, self.shortest, self.longest, self.max_subwords = buckets, shortest, longest, max_subwords
-        self._lock = threading.Lock()
-        self._passes: dict[tuple[int, int], np.ndarray] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_lock": None, "_passes": {}}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state | {"_lock": threading.Lock()})
-
-    @property
-    def tokenizer(self) -> Any:
-        """The word tokenizer of the corpus."""
-        return self.corpus.tokenizer
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of words."""
-        return self.corpus.manifest["tokenizer"]["pieces"]
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -125,8 +99,7 @@ class Source:
         names = ("length", "window", "dynamic", "sample", "negatives", "block", "exponent", "tree")
         if self.buckets:
             names += ("buckets", "shortest", "longest", "max_subwords")
-        options = {name: getattr(self, name) for name in names}
-        return {"source": "running_words", **self.corpus.fingerprint, **options}
+        return self.fingerprint_of(*names)
 
     @property
     def tokens_per_row(self) -> int:
@@ -240,16 +213,15 @@ class Source:
 
     def _pass(self, seed: int, number: int) -> Int[np.ndarray, " C1"]:
         """How many words a pass keeps before each chunk of the split; the last two passes stay open."""
-        found = self._passes.get((seed, number))
-        if found is None:
-            with self._lock:
-                key = {"index": "running_words", "version": _VERSION, "corpus": self.corpus.fingerprint}
-                key |= {"counts": draws.key(*self.counts.tolist()), "sample": self.sample}
-                key |= {"seed": int(seed), "pass_number": number}
-                build = functools.partial(self._write_kept, seed=int(seed), number=number)
-                found = np.array(open_index(self.corpus.folder, key, build)["kept"])
-                self._passes = {**dict(list(self._passes.items())[-1:]), (seed, number): found}
-        return found
+
+        def build() -> np.ndarray:
+            key = {"index": "running_words", "version": _VERSION, "corpus": self.corpus.fingerprint}
+            key |= {"counts": draws.key(*self.counts.tolist()), "sample": self.sample}
+            key |= {"seed": int(seed), "pass_number": number}
+            write = functools.partial(self._write_kept, seed=int(seed), number=number)
+            return np.array(open_index(self.corpus.folder, key, write)["kept"])
+
+        return self.of_pass((seed, number), build)
 
     def _write_kept(self, folder: pathlib.Path, *, seed: int, number: int) -> None:
         """Build `kept.npy`."""

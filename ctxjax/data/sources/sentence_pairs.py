@@ -9,7 +9,6 @@ from __future__ import annotations
 import bisect
 import functools
 import os
-import threading
 from typing import Any, NamedTuple
 
 import grain
@@ -18,7 +17,7 @@ from jaxtyping import Int
 
 from ctxjax.config import ConfigError
 from ctxjax.data import draws, pipeline
-from ctxjax.data.corpus import Corpus
+from ctxjax.data.corpus_source import CorpusSource
 from ctxjax.data.index import open_index
 from ctxjax.data.transforms import pairs
 from ctxjax.data.transforms.masking import mask_rows
@@ -36,7 +35,7 @@ class _Spans(NamedTuple):
     is_random: np.ndarray
 
 
-class Source:
+class Source(CorpusSource):
     """Masked sentence pairs of a prepared corpus.
 
     Row (padded to `length` = T; P = `max_predictions`): inputs {tokens [T], segment_ids [T], mask [T], cls_positions
@@ -78,15 +77,7 @@ class Source:
         Raises:
           ConfigError: no such corpus or split, one that was not made for word pieces, or lengths that make no row.
         """
-        if not corpus:
-            raise ConfigError("config.source.corpus is empty; set it to what python -m ctxjax.prepare --output wrote")
-        self.corpus = Corpus(corpus, split, verify)
-        kind = self.corpus.manifest["tokenizer"]["kind"]
-        if kind != "wordpiece":
-            raise ConfigError(
-                f"config.source.corpus={os.fspath(corpus)!r} holds {kind}; "
-                "sentence_pairs needs a corpus prepared with a WordPiece vocabulary"
-            )
+        super().__init__(corpus, split, verify, "wordpiece")
         self.budget = length - (3 if next_sentence else 2)
         if self.budget < 2 or length >= 2**16:
             raise ConfigError(f"config.source.length={length} is not between 5 and {2**16 - 1}")
@@ -96,32 +87,18 @@ class Source:
         self.short_seq_prob, self.next_sentence, self.whole_word = short_seq_prob, next_sentence, whole_word
         self.static_masks, self.pair_seed = static_masks, pair_seed
         self.passes = static_masks or passes
-        self._lock = threading.Lock()
+
+    def forget(self) -> None:
+        """Open no index."""
+        super().forget()
         self._indexes: list[dict[str, np.ndarray]] = []
         self._starts = [0]  # cumulative pairs of the passes opened so far
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_lock": None, "_indexes": [], "_starts": [0]}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state | {"_lock": threading.Lock()})
-
-    @property
-    def tokenizer(self) -> Any:
-        """The WordPiece tokenizer of the corpus."""
-        return self.corpus.tokenizer
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of pieces."""
-        return self.corpus.manifest["tokenizer"]["pieces"]
 
     @property
     def fingerprint(self) -> dict[str, Any]:
         """What decides the rows beside the seed of the run."""
         options = ("length", "max_predictions", "mask_prob", "short_seq_prob", "next_sentence", "whole_word")
-        more = {name: getattr(self, name) for name in (*options, "passes", "static_masks", "pair_seed")}
-        return {"source": "sentence_pairs", **self.corpus.fingerprint, **more}
+        return self.fingerprint_of(*options, "passes", "static_masks", "pair_seed")
 
     @functools.cached_property
     def tokens_per_row(self) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import os
-import threading
 from typing import Any
 
 import grain
@@ -17,7 +16,7 @@ from jaxtyping import Int
 
 from ctxjax.config import ConfigError
 from ctxjax.data import pipeline
-from ctxjax.data.corpus import Corpus
+from ctxjax.data.corpus_source import CorpusSource
 from ctxjax.data.index import open_index
 from ctxjax.data.transforms import lanes
 
@@ -25,7 +24,7 @@ _VERSION = 1  # of the indexes; part of their keys
 _DIRECTIONS = {"both": ("forward", "backward"), "forward": ("forward",)}
 
 
-class Source:
+class Source(CorpusSource):
     """Windows of a prepared corpus of words.
 
     Row (T = `length`, C = `max_chars`) with both directions: inputs {tokens [2, T], chars [2, T, C]}, targets [2, T],
@@ -56,46 +55,17 @@ class Source:
         Raises:
           ConfigError: no such corpus or split, one that was not made for words, or an impossible field.
         """
-        if not corpus:
-            raise ConfigError("config.source.corpus is empty; set it to what python -m ctxjax.prepare --output wrote")
         if directions not in _DIRECTIONS:
             raise ConfigError(f"config.source.directions={directions!r} is not one of {', '.join(_DIRECTIONS)}")
         if length < 1 or max_chars < 3:
             raise ConfigError("config.source needs length >= 1 and max_chars >= 3")
-        self.corpus = Corpus(corpus, split, verify)
-        kind = self.corpus.manifest["tokenizer"]["kind"]
-        if kind != "words":
-            raise ConfigError(
-                f"config.source.corpus={os.fspath(corpus)!r} holds {kind} pieces; "
-                "streams needs a corpus prepared with a word vocabulary"
-            )
+        super().__init__(corpus, split, verify, "words")
         self.length, self.directions, self.characters, self.max_chars = length, directions, characters, max_chars
-        self._lock = threading.Lock()
-        self._streams: dict[tuple[int, int], list[lanes.Stream]] = {}
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
-        state.pop("_table", None)
-        return state | {"_lock": None, "_streams": {}}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state | {"_lock": threading.Lock()})
-
-    @property
-    def tokenizer(self) -> Any:
-        """The word tokenizer of the corpus."""
-        return self.corpus.tokenizer
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of words."""
-        return self.corpus.manifest["tokenizer"]["pieces"]
 
     @property
     def fingerprint(self) -> dict[str, Any]:
         """What decides the rows beside seed and batch size."""
-        options = {name: getattr(self, name) for name in ("length", "directions", "characters", "max_chars")}
-        return {"source": "streams", **self.corpus.fingerprint, **options}
+        return self.fingerprint_of("length", "directions", "characters", "max_chars")
 
     @property
     def tokens_per_row(self) -> int:
@@ -142,7 +112,7 @@ class Source:
             pass_number, step = divmod(step, steps)
             first[row] = step == 0
             start = (lane * steps + step) * self.length
-            for axis, stream in enumerate(self._passes(seed, pass_number)):
+            for axis, stream in enumerate(self._both(seed, pass_number)):
                 read, told = inputs[row, axis], targets[row, axis]
                 found = lanes.read_window(
                     self.corpus,
@@ -175,15 +145,10 @@ class Source:
         build = functools.partial(lanes.write_characters, pieces=self.tokenizer.pieces, max_chars=self.max_chars)
         return open_index(self.corpus.folder, key, build)["characters"].reshape(-1, self.max_chars)
 
-    def _passes(self, seed: int, pass_number: int) -> list[lanes.Stream]:
+    def _both(self, seed: int, pass_number: int) -> list[lanes.Stream]:
         """The stream of each direction in a pass; the last two passes stay open."""
-        found = self._streams.get((seed, pass_number))
-        if found is None:
-            with self._lock:
-                found = [self._open(seed, pass_number, name) for name in _DIRECTIONS[self.directions]]
-                kept = dict(list(self._streams.items())[-1:])
-                self._streams = {**kept, (seed, pass_number): found}
-        return found
+        names = _DIRECTIONS[self.directions]
+        return self.of_pass((seed, pass_number), lambda: [self._open(seed, pass_number, name) for name in names])
 
     def _open(self, seed: int, pass_number: int, direction: str) -> lanes.Stream:
         options = {"seed": int(seed), "pass_number": pass_number, "direction": direction}

@@ -19,13 +19,13 @@ from jaxtyping import Int
 from ctxjax.config import ConfigError
 from ctxjax.data import draws, parallel, pipeline
 from ctxjax.data.arrays import ArrayWriter
-from ctxjax.data.corpus import Corpus
+from ctxjax.data.corpus_source import CorpusSource
 from ctxjax.data.index import open_index
 
 _VERSION = 1  # of the index; part of its key
 
 
-class Source:
+class Source(CorpusSource):
     """Pairs of a corpus of parallel text.
 
     Row (T = `length`): inputs {tokens [T], mask [T], segment_ids [T], positions [T]} of the source, each sentence with
@@ -60,9 +60,7 @@ class Source:
         Raises:
           ConfigError: no such corpus or split, one that holds no pairs, or none that fits.
         """
-        if not corpus:
-            raise ConfigError("config.source.corpus is empty; set it to what python -m ctxjax.prepare --output wrote")
-        self.corpus = Corpus(corpus, split, verify)
+        super().__init__(corpus, split, verify)
         if self.corpus.manifest.get("inputs", {}).get("formats") != [parallel.FORMAT]:
             raise ConfigError(
                 f"config.source.corpus={os.fspath(corpus)!r} holds no pairs; "
@@ -73,29 +71,15 @@ class Source:
         self.length, self.packed, self.reverse = length, packed, reverse
         lengths = self._lengths()
         fitting = (lengths <= length).all(axis=1)
-        self._too_long = int((~fitting).sum())
+        self.too_long = int((~fitting).sum())
         if not fitting.any():
             raise ConfigError(f"no pair of split {split!r} fits config.source.length={length}; make it larger")
-        self._tokens = int(lengths[fitting].sum())
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_index"}
-
-    @property
-    def tokenizer(self) -> Any:
-        """The tokenizer of both sides."""
-        return self.corpus.tokenizer
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of pieces."""
-        return self.corpus.manifest["tokenizer"]["pieces"]
+        self.tokens = int(lengths[fitting].sum())
 
     @property
     def fingerprint(self) -> dict[str, Any]:
         """What decides the rows beside seed and batch size."""
-        options = {name: getattr(self, name) for name in ("length", "packed", "reverse")}
-        return {"source": "translation", **self.corpus.fingerprint, **options}
+        return self.fingerprint_of("length", "packed", "reverse")
 
     @property
     def num_rows(self) -> int:
@@ -105,17 +89,17 @@ class Source:
     def dropped(self, batch_size: int) -> dict[str, int]:
         """Pairs with a side over `length`, its mark included, which are left out."""
         del batch_size
-        return {f"pairs over config.source.length={self.length}": self._too_long}
+        return {f"pairs over config.source.length={self.length}": self.too_long}
 
     @property
     def tokens_per_row(self) -> int:
         """Pieces and marks of both sides, on average."""
-        return round(self._tokens / self.num_rows)
+        return round(self.tokens / self.num_rows)
 
     @property
     def padding(self) -> float:
         """Share of the places of both sides that hold no token."""
-        return 1.0 - self._tokens / (2 * self.length * self.num_rows)
+        return 1.0 - self.tokens / (2 * self.length * self.num_rows)
 
     def steps_per_pass(self, batch_size: int) -> int:
         """Steps until every row was read once; what is left of a pass is in the first batch of the next."""

@@ -18,7 +18,7 @@ import os
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from ctxjax.config import ConfigError, did_you_mean
 from ctxjax.data.transforms.pairs import truncate
@@ -118,6 +118,15 @@ class Framing:
             return tuple(min(length, self.length // 2 - 2) for length in lengths)
         cut = truncate(np.array(lengths[:1]), np.array(lengths[1:]), room)
         return tuple(length - int(lost[0]) for length, lost in zip(lengths, cut))
+
+    def sizes(self, lengths: Int[np.ndarray, "N parts"]) -> tuple[Int[np.ndarray, " N"], Bool[np.ndarray, " N"]]:
+        """Tokens of the rows of many examples, and which of them lose pieces."""
+        marks = self.marks(lengths.shape[1])
+        if self.family == "gpt" and lengths.shape[1] == 2:
+            kept = np.minimum(lengths, self.length // 2 - 2)
+            return kept.sum(1) + marks, (kept < lengths).any(1)
+        whole = lengths.sum(1) + marks
+        return np.minimum(whole, self.length), whole > self.length
 
     def __call__(self, *parts: Int[np.ndarray, " _"]) -> Row:
         """The row of one or two parts, ids without marks."""
