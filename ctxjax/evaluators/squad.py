@@ -1,6 +1,6 @@
 """Answers to the questions of a split: exact match and F1 by the official scripts, and their files.
 
-    python -m ctxjax.evaluate --workdir runs/squad --only squad --config.evals.squad.folder=FOLDER
+    python -m ctxjax.predict --workdir runs/squad --split heldout --output FOLDER
 
 writes predictions.json, nbest_predictions.json and, of version 2.0, null_odds.json into FOLDER.
 

@@ -13,7 +13,7 @@ BERT-base, and 7,299 of BERT-large.
 DIR holds train-v1.1.json and dev-v1.1.json (or -v2.0). The encoder's fields and the tokenizer are those of the run that
 init_from.path names; published weights become one by python -m ctxjax.convert. The official files of predictions:
 
-    python -m ctxjax.evaluate --workdir runs/squad --only squad --config.evals.squad.folder=FOLDER
+    python -m ctxjax.predict --workdir runs/squad --split heldout --output FOLDER
 
 writes predictions.json, nbest_predictions.json and (2.0) null_odds.json. Where one has other files of the same layout,
 name them in source.train, and a share of their articles to hold out in source.held_out.
