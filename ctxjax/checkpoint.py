@@ -75,6 +75,14 @@ def read_meta(folder: epath.PathLike) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read as JSON ({error}); use another step") from None
 
 
+def best_of(folder: epath.PathLike) -> int | None:
+    """The best step that a step folder knows of (`config.best`); None where there is none."""
+    try:
+        return read_meta(folder).get("best", {}).get("step")
+    except ConfigError:  # damaged, and for others to say so
+        return None
+
+
 def load_arrays(folder: epath.PathLike, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Some arrays of a step folder by path name, read in parallel and in part.
 
@@ -102,7 +110,7 @@ class Checkpoints:
 
     Args:
       folder: made when the first step is saved; a path or `gs://...`.
-      keep: how many of the newest steps stay.
+      keep: how many of the newest steps stay; the best one, if meta data name one, stays besides.
       report: called with one sentence when a step is found damaged; printing by default.
       timeout: seconds that processes wait for one another, and for a save.
     """
@@ -119,6 +127,7 @@ class Checkpoints:
         local = digests.is_local(folder)
         self.folder = epath.Path(os.path.abspath(folder) if local else folder)
         self.keep, self.report, self.timeout = keep, report, timeout
+        self._name = self.folder.parent.name  # a process may save several runs, and agrees with others on each
         self._checkpointer: ocp.AsyncCheckpointer | None = None
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -201,13 +210,21 @@ class Checkpoints:
                         shutil.copyfileobj(read, write)
                 digests.write_text(path / META, json.dumps(meta, indent=1))
                 digests.commit(path)
-                for old in self.steps()[: -self.keep]:
-                    digests.delete(digests.step_folder(self.folder, old))
+                self._delete_old()
                 return "committed"
 
-            processes.agree(f"checkpoint/{call}/{path.name}", commit, self.timeout)
+            processes.agree(f"checkpoint/{self._name}/{call}/{path.name}", commit, self.timeout)
         except BaseException as error:
             self._error = self._failure(path, error)
+
+    def _delete_old(self) -> None:
+        """All but the newest steps, and what these call the best."""
+        there = self.steps()
+        kept = {*there[-self.keep :]}
+        kept |= {best_of(digests.step_folder(self.folder, step)) for step in kept}
+        for old in there:
+            if old not in kept:
+                digests.delete(digests.step_folder(self.folder, old))
 
     def _failure(self, path: epath.Path, error: BaseException) -> RunError:
         """One sentence for a failed save, whose remains are removed."""
@@ -253,7 +270,7 @@ class Checkpoints:
           ConfigError: no such step, no good step, or the step that was asked for is damaged.
         """
         self._calls += 1
-        return int(processes.agree(f"restore/{self._calls}", lambda: str(self._pick(step)), self.timeout))
+        return int(processes.agree(f"restore/{self._name}/{self._calls}", lambda: str(self._pick(step)), self.timeout))
 
     def _pick(self, step: int | None) -> int:
         there = self.steps()
@@ -311,23 +328,45 @@ class Checkpoints:
                 self._checkpointer = None
 
 
+BEST = "@best"
+
+
+def run_folder(path: str | os.PathLike[str]) -> tuple[str, bool]:
+    """`runs/x@best` -> `runs/x` and True; any other path as it is, and False."""
+    text = os.fspath(path)
+    return (text.removesuffix(BEST), True) if text.endswith(BEST) else (text, False)
+
+
 def find(path: str | os.PathLike[str], step: int | None = None) -> epath.Path:
     """The step folder meant by a run folder, a checkpoints folder or a step folder itself.
 
+    Args:
+      path: with `@best` behind a run folder its best step by `config.best` is meant, else the newest.
+      step: a certain step.
+
     Raises:
-      ConfigError: there is no committed checkpoint.
+      ConfigError: there is no committed checkpoint, or none is called the best.
     """
-    path = epath.Path(os.path.abspath(path) if digests.is_local(path) else path)
-    if (path / digests.DIGESTS).exists() and (path / META).exists():
+    name, best = run_folder(path)
+    path = epath.Path(os.path.abspath(name) if digests.is_local(name) else name)
+    if best and step is not None:
+        raise ConfigError(f"{path}{BEST} names a step, and so does step={step}; give one of them")
+    if not best and (path / digests.DIGESTS).exists() and (path / META).exists():
         return path
     for folder in (path / "checkpoints", path):
         there = digests.steps(folder)
+        if there and best:
+            step = read_meta(digests.step_folder(folder, there[-1])).get("best", {}).get("step")
+            if step is None:
+                raise ConfigError(f"{path} has no best step: it was trained without config.best")
         if there and step is None:
             return digests.step_folder(folder, there[-1])
         if there:
             if step not in there:
                 raise ConfigError(f"{folder} has no checkpoint of step {step}; it has {there}")
             return digests.step_folder(folder, step)
+    if path.is_dir() and (seeds := sorted(child.name for child in path.glob("seed_*"))):
+        raise ConfigError(f"{path} holds runs of several seeds; name one of them, as in {path / seeds[0]}")
     raise ConfigError(f"{path} holds no complete checkpoint (a run folder, its checkpoints/ or a step folder is meant)")
 
 

@@ -13,10 +13,11 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import itertools
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import ml_collections
@@ -30,6 +31,9 @@ PLACES = {
     "evaluator": ("ctxjax.evaluators", "Evaluator"),
 }
 
+
+# Fields of a run that its config may leave out, and a flag sets all the same.
+OPTIONAL = {"best": str, "patience": int, "seeds": int, "seeds_at_once": int, "reproduces": str}
 
 Fields = Mapping[str, Any] | ml_collections.ConfigDict  # which is not a Mapping
 
@@ -114,6 +118,16 @@ def did_you_mean(name: str, known: Any) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(known))}"
 
 
+def _config_module(path: str) -> Any:
+    if not os.path.isfile(path):
+        raise ConfigError(f"config file {path!r} does not exist")
+    module_spec = importlib.util.spec_from_file_location("ctxjax_config", path)
+    assert module_spec is not None and module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    return module
+
+
 def load(spec: str) -> ml_collections.ConfigDict:
     """Load `path/to/file.py:argument` and lock the result. The file is code and is executed.
 
@@ -121,15 +135,29 @@ def load(spec: str) -> ml_collections.ConfigDict:
       ConfigError: no such file, or no `get_config` in it.
     """
     path, _, arg = spec.partition(":")
-    if not os.path.isfile(path):
-        raise ConfigError(f"config file {path!r} does not exist")
-    module_spec = importlib.util.spec_from_file_location("ctxjax_config", path)
-    assert module_spec is not None and module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
+    module = _config_module(path)
     if not hasattr(module, "get_config"):
         raise ConfigError(f"config file {path!r} has no get_config(arg)")
     return module.get_config(arg or None).lock()
+
+
+def load_sweep(spec: str) -> list[dict[str, Any]]:
+    """What `get_sweep()` of a config file yields: dotted fields and their values, one dict a run.
+
+    Raises:
+      ConfigError: no such file, or no `get_sweep` in it.
+    """
+    path = spec.partition(":")[0]
+    module = _config_module(path)
+    if not hasattr(module, "get_sweep"):
+        raise ConfigError(f"config file {path!r} has no get_sweep(): write one that yields dicts of dotted fields")
+    return [dict(settings) for settings in module.get_sweep()]
+
+
+def grid(**fields: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    """Every combination of values of dotted fields: `grid(**{"optim.lr": (5e-5, 3e-5), "batch_size": (16, 32)})`."""
+    for values in itertools.product(*fields.values()):
+        yield dict(zip(fields, values))
 
 
 def override(config: ml_collections.ConfigDict, settings: Mapping[str, str]) -> None:
@@ -139,6 +167,9 @@ def override(config: ml_collections.ConfigDict, settings: Mapping[str, str]) -> 
       ConfigError: an unknown field (with a suggestion) or a text that is not of the field's type.
     """
     for name, text in settings.items():
+        if name in OPTIONAL and name not in config and "total" in config:
+            with config.unlocked():
+                config[name] = placeholder(OPTIONAL[name])
         node: Any = config
         parts = name.split(".")
         for depth, part in enumerate(parts):
@@ -211,7 +242,8 @@ def build(place: str, config: Fields, **more: Any) -> Any:
     name = fields.pop("name")
     made = getattr(_module(place, package, name), attribute)
     fields = {
-        key: value.to_dict() if isinstance(value, ml_collections.ConfigDict) else value for key, value in fields.items()
+        key: as_tuples(value.to_dict() if isinstance(value, ml_collections.ConfigDict) else value)
+        for key, value in fields.items()
     }
     known = [key for key in inspect.signature(made).parameters if key not in ("parent", "name")]
     for key in fields:

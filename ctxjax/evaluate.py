@@ -2,6 +2,7 @@
 
     python -m ctxjax.evaluate --workdir runs/mini
     python -m ctxjax.evaluate --workdir runs/mini --step 10000 --config.evals.heldout.batches=0
+    python -m ctxjax.evaluate --workdir runs/names@best --only spans --examples told
     python -m ctxjax.evaluate --workdir runs/kn5 runs/mini gpt2/ --config experiments/evaluate/without_labels.py
 
 Without --config the config is the one in the checkpoint. A config without a model is a suite: it is run on anything
@@ -13,8 +14,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ctxjax import cli
@@ -31,10 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--step", type=int, help="the newest step by default")
     parser.add_argument("--only", help="the name of one evaluator of config.evals")
     parser.add_argument("--record", metavar="FOLDER", help="write a record of the numbers there")
+    parser.add_argument(
+        "--examples", metavar="FOLDER", help="write what the run tells of every example there, for ctxjax.compare"
+    )
     parser.add_argument("--output", metavar="FILE", help="of a suite: write the table as JSON too")
     args, settings = cli.parse_with_settings(parser, argv)
 
-    from ctxjax import checkpoint, counted, digests, processes, suite
+    from ctxjax import checkpoint, counted, digests, processes, suite, trained
     from ctxjax.config import ConfigError
 
     processes.cache_compilations()
@@ -46,13 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     processes.initialize()
     folder = checkpoint.find(args.workdir[0], args.step)
     meta = checkpoint.read_meta(folder)
-    config = from_meta(meta, settings) if config is None else config
+    config = trained.from_meta(meta, settings) if config is None else config
     if counted.is_counted(config):
         raise ConfigError(
             f"{args.workdir[0]} is a table of counts, whose record has its figures; for others name a suite, as in "
             "--config experiments/evaluate/without_labels.py"
         )
-    found = evaluate(config, folder, meta, args.only)
+    found = evaluate(config, folder, meta, args.only, args.examples)
     import jax
 
     from ctxjax import records
@@ -93,21 +98,8 @@ def run_suite(config: Any, args: argparse.Namespace) -> int:
     return 0
 
 
-def from_meta(meta: dict[str, Any], settings: dict[str, str]) -> Any:
-    """The config inside a checkpoint, with settings applied."""
-    import ml_collections
-
-    from ctxjax import config as configs
-
-    config = ml_collections.ConfigDict(configs.as_tuples(meta["config"])).lock()
-    configs.override(config, settings)
-    return config
-
-
 def config_of(config: Any) -> dict[str, Any]:
     """The config as JSON-able data, without the path of the corpus."""
-    import pathlib
-
     from ctxjax import config as configs
 
     plain = configs.to_dict(config)
@@ -115,55 +107,43 @@ def config_of(config: Any) -> dict[str, Any]:
     return plain
 
 
-def evaluate(config: Any, folder: Any, meta: dict[str, Any], only: str | None = None) -> dict[str, float]:
+def evaluate(
+    config: Any, folder: Any, meta: dict[str, Any], only: str | None = None, examples: str | None = None
+) -> dict[str, float]:
     """Every evaluator of a config on the parameters of a step folder.
+
+    Args:
+      config, folder, meta: of the run, its step folder and that one's meta data.
+      only: the name of one evaluator.
+      examples: a folder where evaluators that can tell about single examples write NAME.jsonl.
 
     Raises:
       ConfigError: a damaged checkpoint, another model, a tokenizer that is not the checkpoint's, no such evaluator.
     """
+    from ctxjax import trained
     from ctxjax.config import ConfigError, did_you_mean
 
     if only and only not in config.evals:
         raise ConfigError(f"config.evals has no {only!r}{did_you_mean(only, config.evals)}")
-    run, mesh, params = restored(config, folder, meta)
+    run, mesh, params = trained.restored(config, folder, meta)
     found: dict[str, float] = {}
     for name, evaluator in run.evaluators(mesh).items():
         if only in (None, name):
             found |= {f"{name}/{metric}": value for metric, value in evaluator.run(params).items()}
+            if examples and hasattr(evaluator, "examples"):
+                write_examples(pathlib.Path(examples) / f"{name}.jsonl", evaluator.examples(params))
     return found
 
 
-def restored(config: Any, folder: Any, meta: dict[str, Any]) -> tuple[Any, Any, Any]:
-    """A run, its mesh, and what its evaluators are handed, from a step folder.
-
-    Raises:
-      ConfigError: a damaged checkpoint, another model, a tokenizer that is not the checkpoint's.
-    """
+def write_examples(path: pathlib.Path, examples: Iterable[Mapping[str, Any]]) -> None:
+    """One JSON object a line."""
     import jax
 
-    from ctxjax import checkpoint, digests, optim, processes, transfer, tree
-    from ctxjax import run as runs
-    from ctxjax.config import ConfigError
-    from ctxjax.step import TrainState, variables
-
-    transfer.resolve(config, folder)
-    run = runs.assemble(config)
-    if run.source.tokenizer.digest() != meta["tokenizer"]:
-        raise ConfigError("config.source.corpus was prepared with another tokenizer than the checkpoint's")
-    problems = processes.agree("evaluate", lambda: "\n".join(digests.verify(folder)))
-    if problems:
-        raise ConfigError(f"checkpoint {folder} is damaged: {problems.splitlines()[0]}; use another --step")
-    mesh = runs.make_mesh(config)
-    state, _ = runs.placed(run, mesh)
-    wanted = TrainState(step=state.step, params=state.params, opt_state=state.opt_state, extra=state.extra)
-    there = checkpoint.abstract_of(meta)
-    differences = tree.diff(wanted, {name: leaf for name, leaf in there.items() if not name.startswith("carry/")})
-    if differences:
-        raise ConfigError(f"checkpoint {folder} is of another model: {'; '.join(differences[:3])}")
-    arrays = checkpoint.load_arrays(folder, tree.flatten(wanted))
-    wanted = jax.tree.unflatten(jax.tree.structure(wanted), [arrays[name] for name in tree.flatten(wanted)])
-    params = variables(optim.eval_params(wanted.opt_state, wanted.params), wanted.extra)
-    return run, mesh, params
+    lines = [json.dumps(example, ensure_ascii=False) for example in examples]
+    if jax.process_index() == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        print(f"wrote {path}", file=sys.stderr)
 
 
 if __name__ == "__main__":

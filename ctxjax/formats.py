@@ -21,20 +21,22 @@ _EXPECTED = {"bert": ("pooler", "mlm", "nsp"), "bilm": ("softmax",), "awd_lstm":
 
 def read(path: str | os.PathLike[str], step: int | None = None) -> tuple[Published, dict[str, Any]]:
     """What `load` opens, as arrays on the host: the model, and meta.json of a run of ours."""
-    place = pathlib.Path(path)
+    name, best = checkpoint.run_folder(path)
+    place = pathlib.Path(name)
     if fasttext_bin.is_fasttext(place):
         return fasttext_bin.read(place), {}
     if word_vectors.kind_of(place):
         return word_vectors.read(place), {}
     refuse_pickle(place)
-    remote = "://" in os.fspath(path)
+    remote = "://" in name
     if not remote and not place.exists():
         raise ConfigError(f"{place} does not exist")
-    ours = remote or any((place / name).exists() for name in ("checkpoints", "meta.json", "metrics.jsonl"))
-    if ours or (place.is_dir() and any(child.name.isdigit() and child.is_dir() for child in place.iterdir())):
+    ours = remote or any((place / file).exists() for file in ("checkpoints", "meta.json", "metrics.jsonl"))
+    steps = place.is_dir() and any(child.name.isdigit() and child.is_dir() for child in place.iterdir())
+    if ours or steps or (place / "record.json").exists():
         return read_run(path, step)
-    if step is not None:
-        raise ConfigError(f"step={step} is given, and {place} is no run folder")
+    if best or step is not None:
+        raise ConfigError(f"{checkpoint.BEST if best else f'step={step}'} is given, and {place} is no run folder")
     if place.is_dir() and is_hf(place):
         kind = read_json(place / hf_bert.CONFIG)["model_type"]
         if kind not in _TYPES:

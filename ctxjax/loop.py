@@ -19,12 +19,24 @@ import jax
 from ctxjax import config as configs
 from ctxjax import metrics, optim, processes, records, rngs, sharding, transfer, tree
 from ctxjax import run as runs
-from ctxjax.checkpoint import Checkpoints, RunError, read_meta
+from ctxjax.best import Best
+from ctxjax.checkpoint import Checkpoints, RunError, find, read_meta
 from ctxjax.config import ConfigError
 from ctxjax.data import pipeline
 from ctxjax.digests import step_folder
 from ctxjax.progress import Interval, Log, Stop, clock, padding_share, progress_bar
 from ctxjax.step import TrainState, make_train_step, variables
+
+
+class Diverged(RunError):
+    """Too many steps in a row had a loss or gradient that is not finite."""
+
+    def __init__(self, step: int, in_a_row: int):
+        self.step = step
+        super().__init__(
+            f"{in_a_row} steps in a row, up to about step {step}, had a loss or gradient that is not finite, so the "
+            "run ends (config.max_skipped); the last checkpoint is from before"
+        )
 
 
 class Trainer:
@@ -36,7 +48,10 @@ class Trainer:
       stop_at: save and stop after this step, as if preempted, with exit code 0.
       peak: peak FLOP/s of one device, where the table of `metrics` does not have it.
       devices: all devices of all processes by default.
+      like: a trainer of the same config but for its seed, whose model, evaluators, mesh and clock this one shares.
     """
+
+    at_once = 1  # runs that one step advances; see `ctxjax.seeds`
 
     def __init__(
         self,
@@ -45,26 +60,32 @@ class Trainer:
         stop_at: int | None = None,
         peak: float = 0.0,
         devices: Sequence[Any] | None = None,
+        like: Trainer | None = None,
     ):
-        self.ledger = metrics.Ledger()
+        self.ledger = like.ledger if like else metrics.Ledger()
         with self.ledger("start"):
-            transfer.resolve(config, workdir)
-            self.run = runs.assemble(config)
+            if like is None:
+                transfer.resolve(config, workdir)
+            self.run = like.run if like else runs.assemble(config)
             self.config, self.workdir, self.peak = config, pathlib.Path(workdir), peak
             self.stop = Stop(stop_at)
-            self.mesh = runs.make_mesh(config, devices)
+            self.mesh = like.mesh if like else runs.make_mesh(config, devices)
             self.abstract, notes = runs.placed(self.run, self.mesh)
-            self.evaluators = self.run.evaluators(self.mesh)
+            self.batch, self.rows = self.run.batch, sharding.batch_sharding(self.mesh)
+            self.evaluators = like.evaluators if like else self.run.evaluators(self.mesh)
             self.every = {name: self.run.steps(f"{name}_every") for name in ("log", "save", "eval")}
             self.first = jax.process_index() == 0
             if self.first:
                 self.workdir.mkdir(parents=True, exist_ok=True)
-            self.log = Log(self.workdir if self.first else None)
+            self.log = Log(self.workdir if self.first else None, silent=like is not None)
             self.checkpoints = Checkpoints(self.workdir / "checkpoints", config.keep, report=self.log)
             self.root = jax.jit(lambda: rngs.root_key(config.seed), out_shardings=sharding.replicated(self.mesh))()
+            self.best = Best(runs.optional(config, "best", ""), runs.optional(config, "patience", 0))
             self.final: dict[str, float] = {}
             self.writers: list[metrics.Writer] = []
             self.evaluated = 0  # the step of the last evaluation
+            self.origin: dict[str, Any] = {}  # what `init_from` began with
+            self.interval, self.in_a_row = Interval(), 0
             self.flops = self.run.flops_per_step()
             for note in notes:
                 self.log(note, quiet=True)
@@ -81,18 +102,36 @@ class Trainer:
                 for change in runs.check_resume(self.run, meta):
                     self.log(f"changed since the checkpoint: {change}")
                 state = self.checkpoints.load(self.abstract, step)
-                self.evaluated = meta.get("evaluated", 0)
+                self.remember(meta)
             self.log(f"continuing from step {step} of {self.run.total_steps}")
             return state
         with self.ledger("start"):
-            shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
-            state = jax.jit(self.run.init, out_shardings=shardings)(self.root)
-            origin = runs.optional(self.config, "init_from", {})
-            if runs.optional(origin, "path", ""):
-                state = transfer.init_from(state, self.run.source.tokenizer, report=self.log, **_given(origin))
+            return self.fresh_state()
+
+    def fresh_state(self) -> TrainState:
+        """A state of step 0, with `init_from` in it."""
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
+        state = jax.jit(self.run.init, out_shardings=shardings)(self.root)
+        origin = runs.optional(self.config, "init_from", {})
+        if path := runs.optional(origin, "path", ""):
+            state = transfer.init_from(state, self.run.source.tokenizer, report=self.log, **_given(origin))
+            self.origin = _origin(read_meta(find(path)))
         return state
 
-    def compile(self, state: TrainState) -> Callable[..., Any]:
+    def memory(self) -> dict[str, Any]:
+        """What a checkpoint's meta data keep of evaluations and beginnings, for `remember`."""
+        return {"evaluated": self.evaluated, "best": self.best.summary(), "origin": self.origin}
+
+    def remember(self, meta: Mapping[str, Any]) -> None:
+        """Go on from the meta data of a checkpoint."""
+        self.evaluated, self.origin = meta.get("evaluated", 0), meta.get("origin", {})
+        self.best.restore(meta.get("best", {}))
+
+    def lifted(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """The step of one run as that of all runs that this trainer advances."""
+        return step
+
+    def compile(self, state: TrainState) -> Any:
         """The compiled step `(state, batch, root) -> (state, metrics)`, with the learning rate among the metrics."""
         step = make_train_step(self.run.model, self.run.objective, self.run.tx, self.config.accum_steps)
 
@@ -102,10 +141,13 @@ class Trainer:
             return new, values | {"lr": self.run.schedule(counts[-1] if counts else state.step)}
 
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
-        rows, whole = sharding.batch_sharding(self.mesh), sharding.replicated(self.mesh)
-        batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=rows), self.run.batch)
+        rows, whole = self.rows, sharding.replicated(self.mesh)
+        batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=rows), self.batch)
         jitted = jax.jit(
-            with_lr, in_shardings=(shardings, rows, whole), out_shardings=(shardings, whole), donate_argnums=0
+            self.lifted(with_lr),
+            in_shardings=(shardings, rows, whole),
+            out_shardings=(shardings, whole),
+            donate_argnums=0,
         )
         with self.ledger("compile"):
             return jitted.lower(state, batch, self.root).compile()
@@ -148,16 +190,20 @@ class Trainer:
         finally:
             if self.writers:
                 self.event({"session": self.ledger.summary()})
-            for writer in self.writers:
-                writer.close()
-            self.log.close()
-            self.checkpoints.close()
+            self.close()
+
+    def close(self) -> None:
+        """Close the files, and wait for the last checkpoint."""
+        for writer in self.writers:
+            writer.close()
+        self.log.close()
+        self.checkpoints.close()
 
     def _train(self) -> int:
         state = self.start_state()
-        start, total = int(state.step), self.run.total_steps
-        if start >= total and self.evaluated == start and (self.workdir / "record.json").exists():
-            self.log(f"nothing to do: all {total} steps are done")
+        start, total = int(jax.device_get(state.step).max()), self.run.total_steps
+        if (start >= total or self.ended) and self.evaluated == start and (self.workdir / "record.json").exists():
+            self.log(f"nothing to do: all {start} steps are done")
             return 0
         self.prepare_folder()
         self.event({"resumed": start})
@@ -170,25 +216,36 @@ class Trainer:
         for what, number in self.run.dropped().items():
             self.log(f"left out of the data: {number:,} {what}")
         step = start
-        if start < total:
+        if start < total and start % self.every["eval"] == 0 and self.evaluated < start:
+            state = self.evaluate(start, state)  # it was due when the run was stopped
+        if start < total and not self.ended:
             compiled = self.compile(state)
-            if start % self.every["eval"] == 0 and self.evaluated < start:
-                state = self.evaluate(start, state)  # it was due when the run was stopped
-            with self._stream(start) as stream, progress_bar(self.log, start, total, self.first) as bar:
+            with (
+                contextlib.closing(self.stream(start)) as stream,
+                progress_bar(self.log, start, total, self.first) as bar,
+            ):
                 state, step = self._steps(compiled, state, start, stream, bar)
         self.save(step, state, block=True)
-        if step >= total:
+        over = step >= total or self.ended
+        if over:
             if not self.final:
-                self.evaluate(step, state)
+                self.evaluate(step, state, judge=False)  # of a step that is saved, with the best as it was known then
             self.record(step)
-        done = "done" if step >= total else "stopped; the same command continues"
+        done = "stopped; the same command continues"
+        if over:
+            done = "done" if step >= total else "ended early (config.patience)"
         self.log(f"step {step} of {total}: {done}")
-        return self.stop.exit_code if step < total else 0
+        return 0 if over else self.stop.exit_code
 
-    @contextlib.contextmanager
-    def _stream(self, start: int) -> Iterator[Iterator[Any]]:
+    @property
+    def ended(self) -> bool:
+        """Whether the run is over before its last step."""
+        return self.best.exhausted
+
+    def stream(self, start: int) -> Any:
+        """The batches of this process from a step on, to be closed."""
         index, count = sharding.process_rows(self.mesh)
-        stream = pipeline.batches(
+        return pipeline.batches(
             self.run.source,
             seed=self.config.seed,
             batch_size=self.config.batch_size,
@@ -198,18 +255,14 @@ class Trainer:
             threads=runs.optional(self.config, "threads", 2),
             workers=runs.optional(self.config, "workers", 0),
         )
-        try:
-            yield stream
-        finally:
-            stream.close()
 
     def _steps(
         self, compiled: Callable[..., Any], state: TrainState, start: int, stream: Iterator[Any], bar: Any
     ) -> tuple[TrainState, int]:
         """Steps until the end or a stop; the batch of the next step is on its way while one runs."""
         total = self.run.total_steps
-        interval, in_a_row, pending = Interval(), 0, None
-        batch, padding = self._next(stream, interval)
+        self.interval, pending = Interval(), None
+        batch, padding = self._next(stream)
         step = start
         profiling = False
         while step < total:
@@ -219,9 +272,9 @@ class Trainer:
             with self.ledger("step"), jax.transfer_guard("disallow"):
                 state, values = compiled(state, batch, self.root)
             step += 1
-            interval.padding += padding
+            self.interval.padding += padding
             if step < total:
-                batch, padding = self._next(stream, interval)
+                batch, padding = self._next(stream)
             if profiling and self.run.profile_steps and step >= self.run.profile_steps[1]:
                 jax.block_until_ready(state)
                 jax.profiler.stop_trace()
@@ -236,47 +289,54 @@ class Trainer:
             for old in late:
                 with self.ledger("step"):
                     old = jax.device_get(old)
-                interval.add(old)
-                in_a_row = in_a_row + 1 if old["skipped"] else 0
-                if in_a_row >= self.config.max_skipped:
-                    raise RunError(
-                        f"{in_a_row} steps in a row, up to about step {step}, had a loss or gradient that is not "
-                        "finite, so the run ends (config.max_skipped); the last checkpoint is from before"
-                    )
+                self.observe(step, old)
             self.checkpoints.check()
             if bar is not None:
                 bar.update(1)
-            if log_due and interval.steps:
-                self._log_interval(step, interval, float(old["lr"]), bar)
-                interval = Interval()
+            if log_due and self.interval.steps:
+                self.log_interval(step, float(old["lr"].mean()), bar)
+                self.interval = Interval()
             if eval_due and (step == total or not stopping):
-                with self._pause(interval):
+                with self._pause():
                     state = self.evaluate(step, state)
-            if stopping:
+            if stopping or self.ended:
                 break
-            if save_due:  # after the evaluation, to which the optimiser may react
-                with self._pause(interval):
-                    interval.save += self.save(step, state)
+            if save_due or self.must_save(step):  # after the evaluation, to which the optimiser may react
+                with self._pause():
+                    self.interval.save += self.save(step, state)
         return state, step
 
-    def _next(self, stream: Iterator[Any], interval: Interval) -> tuple[Any, float]:
+    def _next(self, stream: Iterator[Any]) -> tuple[Any, float]:
         began = time.perf_counter()
         with self.ledger("data_wait"):
             rows = next(stream)
-        interval.data_wait += time.perf_counter() - began
+        self.interval.data_wait += time.perf_counter() - began
         with self.ledger("step"):
-            return sharding.put(rows, self.mesh), padding_share(rows)
+            return sharding.put(rows, self.rows), padding_share(rows)
 
     @contextlib.contextmanager
-    def _pause(self, interval: Interval) -> Iterator[None]:
+    def _pause(self) -> Iterator[None]:
         began = time.perf_counter()
         yield
-        interval.paused += time.perf_counter() - began
+        self.interval.paused += time.perf_counter() - began
 
-    def _log_interval(self, step: int, interval: Interval, lr: float, bar: Any) -> None:
+    def observe(self, step: int, values: Mapping[str, Any]) -> None:
+        """Sum the metrics of one step, which are read at `step` or the one before."""
+        self.interval.add(values)
+        self.in_a_row = self.in_a_row + 1 if values["skipped"] else 0
+        if self.in_a_row >= self.config.max_skipped:
+            raise Diverged(step, self.in_a_row)
+
+    def must_save(self, step: int) -> bool:
+        """Whether a step is saved though no checkpoint is due: it is the best."""
+        return self.best.step == step
+
+    def log_interval(self, step: int, lr: float, bar: Any) -> None:
+        """Write what was summed since the last log line."""
+        interval = self.interval
         seconds = interval.seconds_per_step()
-        rate = self.run.tokens_per_step / seconds
-        flops = self.flops / seconds
+        rate = self.at_once * self.run.tokens_per_step / seconds
+        flops = self.at_once * self.flops / seconds
         peak = self.peak or metrics.peak_flops(jax.devices()[0].device_kind)
         values = interval.summary(tuple(getattr(self.run.objective, "perplexity", ())))
         values |= {
@@ -306,17 +366,19 @@ class Trainer:
         """Save a checkpoint and return for how many seconds the loop stood still."""
         began = time.perf_counter()
         with self.ledger("save"):
-            meta = self.meta | {"evaluated": self.evaluated}
+            meta = self.meta | self.memory()
             self.checkpoints.save(step, state, meta, self.files, block=block)
         return time.perf_counter() - began
 
-    def evaluate(self, step: int, state: TrainState) -> TrainState:
-        """Run every evaluator, write what they found, and let the optimiser react to it."""
+    def evaluate(self, step: int, state: TrainState, judge: bool = True) -> TrainState:
+        """Run every evaluator, write what they found, judge whether it is the best, and let the optimiser react."""
         found: dict[str, float] = {}
         with self.ledger("eval"):
             params = variables(optim.eval_params(state.opt_state, state.params), state.extra)
             for name, evaluator in self.evaluators.items():
                 found |= {f"{name}/{metric}": value for metric, value in evaluator.run(params).items()}
+        if judge and step > self.evaluated:
+            self.best.judge(step, found)
         self.evaluated = step
         if found:
             self.final = found
@@ -324,7 +386,7 @@ class Trainer:
             self.log(f"step {step}  " + "  ".join(f"{name} {value:.4f}" for name, value in found.items()))
         return optim.on_eval(state, found)
 
-    def record(self, step: int) -> None:
+    def record(self, step: int, **more: Any) -> None:
         """record.json: what was run, on what, for how long, and how it ended."""
         if not self.first:
             return
@@ -332,7 +394,9 @@ class Trainer:
         sessions = [line["session"] for line in lines if "session" in line] + [self.ledger.summary()]
         logged = [line for line in lines if "loss" in line]
         config = configs.to_dict(self.config)
-        config["source"]["corpus"] = pathlib.Path(config["source"]["corpus"]).name
+        for fields, field in (("source", "corpus"), ("init_from", "path")):
+            if path := config.get(fields, {}).get(field):
+                config[fields][field] = pathlib.Path(path).name
         wall = sum(session["wall"] for session in sessions)
         payload = {
             "config": config,
@@ -342,12 +406,27 @@ class Trainer:
             "flops": self.flops * step,
             "train": logged[-1] if logged else {},
             "evaluation": {name: metrics.plain(value) for name, value in self.final.items()},
+            "best": self.best.summary(),
+            "origin": self.origin,
+            "examples": self.run.steps_per_pass * self.config.batch_size,
             "wall_seconds": round(wall, 1),
             "goodput": round(sum(session.get("step", 0.0) for session in sessions) / wall, 4),
             "sessions": sessions,
             "data": self.run.source.fingerprint,
-        }
+        } | more
         records.write_json(self.workdir / "record.json", records.stamp("train", payload))
+
+
+def _origin(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the checkpoint that a run began with: its model, steps, tokens and commit, and what it began with in turn."""
+    steps = meta.get("step", 0)
+    return {
+        "model": meta.get("config", {}).get("model", {}),
+        "steps": steps,
+        "tokens": steps * meta.get("tokens_per_step", 0),
+        "commit": meta.get("code", {}).get("commit"),
+        "origin": meta.get("origin", {}),
+    }
 
 
 def _given(fields: Any) -> dict[str, Any]:

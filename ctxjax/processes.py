@@ -6,6 +6,7 @@ error that names what was waited for instead of a hang.
 
 from __future__ import annotations
 
+import collections
 import os
 from collections.abc import Callable, Mapping
 
@@ -16,6 +17,7 @@ COUNT = "CTXJAX_NUM_PROCESSES"
 INDEX = "CTXJAX_PROCESS_ID"
 HEARTBEAT = "CTXJAX_HEARTBEAT_SECONDS"
 TIMEOUT = 600
+_asked: collections.Counter[str] = collections.Counter()
 
 
 def wanted(environment: Mapping[str, str] = os.environ) -> str | None:
@@ -88,7 +90,7 @@ def agree(name: str, decide: Callable[[], str], timeout: int = TIMEOUT) -> str:
     """Process 0 decides and every process gets its answer; an error of process 0 is raised in all of them.
 
     Args:
-      name: unique within the run, and the same in every process.
+      name: what is agreed on, the same in every process; asked again, it is another question.
       decide: called on process 0 alone.
       timeout: seconds that the others wait.
 
@@ -101,7 +103,8 @@ def agree(name: str, decide: Callable[[], str], timeout: int = TIMEOUT) -> str:
         return decide()
     from jax._src import distributed  # the client has no public name; Orbax reaches for it in the same way
 
-    client, key = distributed.global_state.client, f"ctxjax/{name}"
+    _asked[name] += 1
+    client, key = distributed.global_state.client, f"ctxjax/{name}/{_asked[name]}"
     assert client is not None
     if jax.process_index() == 0:
         try:

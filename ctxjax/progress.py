@@ -57,10 +57,11 @@ class Stop:
 
 
 class Log:
-    """One sentence a line, on stderr and in `train.log`, from process 0 alone."""
+    """One sentence a line, on stderr (unless `silent`) and in `train.log`, from process 0 alone."""
 
-    def __init__(self, folder: pathlib.Path | None):
+    def __init__(self, folder: pathlib.Path | None, silent: bool = False):
         self._file = open(folder / "train.log", "a", encoding="utf-8") if folder else None
+        self.silent = silent
         self.bar: Any = None
 
     def __call__(self, text: str, quiet: bool = False) -> None:
@@ -68,7 +69,7 @@ class Log:
             return
         self._file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
         self._file.flush()
-        if quiet:
+        if quiet or self.silent:
             return
         if self.bar is not None:
             self.bar.write(text, file=sys.stderr)

@@ -17,11 +17,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ctxjax import cli
+from ctxjax import ledger as downstream
 from ctxjax.config import ConfigError
+from ctxjax.ledger import count, hardware
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RECORDS, RESULTS = ROOT / "experiments" / "records", ROOT / "experiments" / "RESULTS.md"
 PUBLISHED = ROOT / "experiments" / "published.json"
+SYSTEMS = ROOT / "experiments" / "systems.json"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.add:
         print(f"wrote {add(args.add, args.name)}")
     if args.ledger:
-        RESULTS.write_text(ledger(read_records(RECORDS), json.loads(PUBLISHED.read_text())), encoding="utf-8")
+        tables = (json.loads(path.read_text(encoding="utf-8")) for path in (PUBLISHED, SYSTEMS))
+        RESULTS.write_text(ledger(read_records(RECORDS), *tables), encoding="utf-8")
         print(f"wrote {RESULTS}")
     if args.runs and args.page:
         from ctxjax import page
@@ -74,7 +78,8 @@ def add(run: pathlib.Path, name: str) -> pathlib.Path:
     if not file.is_file():
         raise ConfigError(f"{file} does not exist: a run writes it at its end, and {run} has not ended")
     record = json.loads(file.read_text(encoding="utf-8"))
-    record["curve"] = thin([{k: v for k, v in line.items() if _charted(k)} for line in metrics.read(run)])
+    lines = metrics.read(run) if (run / "metrics.jsonl").is_file() else []  # several seeds have one each
+    record["curve"] = thin([{k: v for k, v in line.items() if _charted(k)} for line in lines])
     return records.write(name, record | {"name": name}, RECORDS)
 
 
@@ -119,9 +124,22 @@ def read_records(folder: pathlib.Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda record: (record["name"], record["date"]))
 
 
-def ledger(records: list[dict[str, Any]], published: list[dict[str, Any]]) -> str:
-    """The whole of RESULTS.md."""
-    runs = [record for record in records if "evaluation" in record]
+def ledger(
+    records: list[dict[str, Any]], published: list[dict[str, Any]], systems: Mapping[str, Any] | None = None
+) -> str:
+    """The whole of RESULTS.md.
+
+    Raises:
+      ConfigError: a record says that it reproduces what is no published row.
+    """
+    if unknown := downstream.unknown(records, published):
+        raise ConfigError(f"config.reproduces={unknown[0]!r} is no TASK/SYSTEM of {PUBLISHED.relative_to(ROOT)}")
+    tasks = downstream.rows(records, published, systems or {})
+    measured = sum(downstream.NOT_RUN not in row for row in tasks)
+    published = [row for row in published if "task" not in row]
+    runs = [record for record in records if "evaluation" in record and not downstream.reproduces(record)]
+    others = [record for record in runs if record["config"].get("source", {}).get("task")]
+    runs = [record for record in runs if record not in others]
     benches = [record for record in records if "figures" in record]
     lines = [
         "# Results",
@@ -133,10 +151,18 @@ def ledger(records: list[dict[str, Any]], published: list[dict[str, Any]]) -> st
         "",
         "Held-out figures at the end of each run, beside the figure published for the full-sized system.",
         "",
-        *table(
-            ("run", "model", "parameters", "tokens", "time", "hardware", "figure", "ours", "published", "commit"),
-            [row for record in runs for row in _run_rows(record, published)],
-        ),
+        *table(RUN_HEAD, [row for record in runs for row in _run_rows(record, published)]),
+        "",
+        "## Downstream",
+        "",
+        f"Every figure of the published tables, {len(tasks)} in all, {measured} of them measured here, each beside the",
+        "latest run that reproduces it (`config.reproduces`). Means over the seeds that did not fail, in percent.",
+        "",
+        *table(downstream.HEAD, tasks),
+        "",
+        "## Downstream, other runs",
+        "",
+        *table(RUN_HEAD, [row for record in others for row in _run_rows(record, published)]),
         "",
         "## Speed",
         "",
@@ -153,6 +179,9 @@ def ledger(records: list[dict[str, Any]], published: list[dict[str, Any]]) -> st
     return "\n".join(lines)
 
 
+RUN_HEAD = ("run", "model", "parameters", "tokens", "time", "hardware", "figure", "ours", "published", "commit")
+
+
 def table(head: Sequence[str], rows: list[Sequence[str]]) -> list[str]:
     """A Markdown table, or a line that says there is nothing yet."""
     if not rows:
@@ -162,12 +191,14 @@ def table(head: Sequence[str], rows: list[Sequence[str]]) -> list[str]:
 
 def _run_rows(record: Mapping[str, Any], published: list[dict[str, Any]]) -> list[Sequence[str]]:
     model = record["config"]["model"]
+    model = model.get("encoder") or model
     size = f"{model['name']} {model.get('depth', '?')}x{model.get('width', '?')}"
     if "order" in model:
         size = f"{model['name']} of order {model['order']}, {model['smoothing']}"
     known = {row["metric"]: row["value"] for row in published if row["model"] == model["name"]}
     rows: list[Sequence[str]] = []
-    for metric, value in record["evaluation"].items():
+    deviation = record.get("deviation", {})
+    for metric, value in downstream.figures(record).items():
         first = not rows
         rows.append(
             (
@@ -178,7 +209,7 @@ def _run_rows(record: Mapping[str, Any], published: list[dict[str, Any]]) -> lis
                 duration(record["wall_seconds"]) if first else "",
                 hardware(record) if first else "",
                 f"{metric}",
-                number(float(value)),
+                number(value) + (f" ± {number(float(deviation[metric]))}" if metric in deviation else ""),
                 number(known[metric]) if metric in known else "",
                 str(record["commit"]) if first else "",
             )
@@ -208,26 +239,10 @@ def number(value: float | int) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def count(value: float | int) -> str:
-    """`12.3 M`."""
-    for scale, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= scale:
-            return f"{value / scale:.3g} {unit}"
-    return f"{value:g}"
-
-
 def duration(seconds: float | int) -> str:
     """`1 h 05 min`."""
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
-
-
-def hardware(record: Mapping[str, Any]) -> str:
-    """The processor, or the accelerators, of a record."""
-    found = record["hardware"]
-    if found.get("platform", "cpu") == "cpu":
-        return f"{found['cores']} cores, {found['cpu']}"
-    return f"{found['devices']} x {found['device']}"
 
 
 def draw(runs: list[pathlib.Path], output: pathlib.Path) -> None:

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from ctxjax import best, optim, rngs, sharding
 from ctxjax import config as configs
-from ctxjax import optim, rngs, sharding
 from ctxjax.config import ConfigError, Duration
 from ctxjax.step import TrainState, init_state
 
@@ -29,7 +29,7 @@ FIELDS = (
 ).split()
 CADENCES = ("total", "log_every", "save_every", "eval_every")
 # What a checkpoint fixes; beneath, the exceptions: where the data lies, and how the same numbers are computed.
-FIXED = ("seed", "batch_size", "accum_steps", "model", "objective", "source", "optim")
+FIXED = ("seed", "seeds", "batch_size", "accum_steps", "model", "objective", "source", "optim")
 FREE = ("source.corpus", "source.tokenizer", "source.verify", "model.remat")
 
 
@@ -69,11 +69,20 @@ def validate(config: Config) -> None:
     for name, fields in config.evals.items():
         if "name" not in fields:
             raise ConfigError(f"config.evals.{name} has no field 'name', as in name='objective'")
-    metric = optional(config.optim, "metric", "")
-    if metric and metric.split("/")[0] not in config.evals:
-        raise ConfigError(
-            f"config.optim.metric={metric!r} needs config.evals.{metric.split('/')[0]}, which is not there"
-        )
+    chosen = optional(config, "best", "")
+    for field, metric in (
+        ("optim.metric", optional(config.optim, "metric", "")),
+        ("best", best.parse(chosen)[0] if chosen else ""),
+    ):
+        if metric and metric.split("/")[0] not in config.evals:
+            raise ConfigError(
+                f"config.{field}={metric!r} needs config.evals.{metric.split('/')[0]}, which is not there"
+            )
+    if optional(config, "patience", 0) and not chosen:
+        raise ConfigError("config.patience needs config.best, the figure to wait for, as in 'highest dev/f1'")
+    for field, least in (("patience", 0), ("seeds", 1), ("seeds_at_once", 0)):
+        if optional(config, field, least) < least:
+            raise ConfigError(f"config.{field}={config[field]} must be at least {least}")
     _profile_steps(config)
 
 
@@ -93,7 +102,7 @@ def _validate_model(model: Any, config: Config, source: Any) -> None:
         raise ConfigError(
             f"config.model.vocab_size={model.vocab_size} is not the corpus's: set --config.model.vocab_size={size}"
         )
-    for name in ("buckets", "shortest", "longest", "word_ngrams", "labels", "features", "scheme"):
+    for name in ("buckets", "shortest", "longest", "word_ngrams", "labels", "features", "feature_layers", "scheme"):
         theirs = getattr(source, name, None)
         if theirs is not None and theirs != getattr(model, name, theirs):
             raise ConfigError(f"config.model.{name}={getattr(model, name)} is not config.source.{name}={theirs}")

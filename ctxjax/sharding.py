@@ -97,9 +97,9 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(ROWS))
 
 
-def put(batch: Any, mesh: Mesh) -> Any:
-    """This process's NumPy rows as global arrays on the mesh."""
-    sharding = batch_sharding(mesh)
+def put(batch: Any, where: Mesh | NamedSharding) -> Any:
+    """This process's NumPy rows as global arrays: split over a mesh as batches are, or as it is said."""
+    sharding = batch_sharding(where) if isinstance(where, Mesh) else where
     if jax.process_count() == 1:
         return jax.device_put(batch, sharding)
     return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch)

@@ -3,7 +3,8 @@ r"""Pretrain from a config, or go on where the run folder stopped.
     python -m ctxjax.train --config experiments/bert/pretrain.py:size=mini --workdir runs/mini \
         --config.source.corpus=DIR
 
-An n-gram model (experiments/ngram/count.py) is counted in one pass by the same command.
+With --config.seeds=5 it trains five runs that differ in their seed, as many at once as have room, and a folder
+seed_N for each of them. An n-gram model (experiments/ngram/count.py) is counted in one pass by the same command.
 
 The same command continues a run that was stopped or killed. Exit codes: 0 done; 2 a mistake in config or files (one
 sentence on stderr, before any step); 3 the run cannot go on (numbers that are not finite, a full disk); 143 and 130
@@ -42,9 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     run.validate(config)
     processes.cache_compilations()
     processes.initialize(force=args.distributed)
-    from ctxjax import loop
+    from ctxjax import seeds
 
-    code = loop.train(config, args.workdir, args.stop_at, args.peak_flops)
+    code = seeds.train(config, args.workdir, args.stop_at, args.peak_flops)
     processes.shutdown()
     return code
 

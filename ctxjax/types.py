@@ -13,7 +13,7 @@ labels are never in it. Names in `inputs`:
     mask [B T] bool (True = a real token, which may be attended to), cls_positions [B S] int32,
     decoder_tokens, decoder_segment_ids, decoder_positions [B T'] int32 (the shifted target; tokens are the source),
     subwords [B T S] int32 (rows of n-grams behind those of words, -1 for none),
-    features [B T F] float32 (vectors of every token by models that are not trained)
+    features [B T F] float32 (vectors of every token by models that are not trained; [B T L F], layers to be mixed)
 
 Beside them stand what an objective reads: `counts [B P]` float32 (of co-occurrence), labels of its own in int32.
 `weights` says how much a position counts in the loss; it never means attention validity. `is_first [B]` is True where a

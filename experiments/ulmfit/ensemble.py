@@ -43,8 +43,8 @@ def ensemble(runs: list[pathlib.Path], split: str, corpus: str | None = None) ->
     """
     from ctxjax import checkpoint
     from ctxjax.config import ConfigError
-    from ctxjax.evaluate import from_meta, restored
     from ctxjax.evaluators.label_error import Evaluator
+    from ctxjax.trained import from_meta, restored
 
     told: list[np.ndarray] = []
     about: list[Any] = []

@@ -40,7 +40,7 @@ def test_rows_hold_the_measured_and_the_published_figure():
 
 
 def test_an_empty_ledger_says_so():
-    assert report.ledger([], []).count("Nothing has been run yet.") == 2
+    assert report.ledger([], []).count("Nothing has been run yet.") == 4
 
 
 def test_a_file_that_is_no_record_is_named(tmp_path):
@@ -51,7 +51,7 @@ def test_a_file_that_is_no_record_is_named(tmp_path):
 
 def test_the_committed_ledger_is_true():
     records = report.read_records(report.RECORDS)
-    expected = report.ledger(records, json.loads(report.PUBLISHED.read_text()))
+    expected = report.ledger(records, *(json.loads(path.read_text()) for path in (report.PUBLISHED, report.SYSTEMS)))
     assert report.RESULTS.read_text() == expected, "run: python -m ctxjax.report --ledger"
 
 

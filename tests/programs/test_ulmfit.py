@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from ctxjax import checkpoint, evaluate, loop
+from ctxjax import checkpoint, evaluate, loop, trained
 from ctxjax import config as configs
 from ctxjax.config import ConfigError
 
@@ -65,7 +65,7 @@ def test_evaluation_uses_the_statistics_of_the_checkpoint(stages):
     folder, _, _ = stages
     at = checkpoint.find(folder / "forward")
     meta = checkpoint.read_meta(at)
-    found = evaluate.evaluate(evaluate.from_meta(meta, {}), at, meta)
+    found = evaluate.evaluate(trained.from_meta(meta, {}), at, meta)
     record = json.loads((folder / "forward" / "record.json").read_text())
     assert found == pytest.approx(record["evaluation"])
     assert found["heldout/error"] + found["heldout/accuracy"] == pytest.approx(100)
@@ -81,7 +81,7 @@ def test_both_directions_are_averaged(stages):
     for direction in ("forward", "backward"):
         at = checkpoint.find(folder / direction)
         meta = checkpoint.read_meta(at)
-        run, mesh, params = evaluate.restored(evaluate.from_meta(meta, {}), at, meta)
+        run, mesh, params = trained.restored(trained.from_meta(meta, {}), at, meta)
         given = {"model": run.model, "objective": None, "open_source": run.open_source, "mesh": mesh}
         evaluator = Evaluator("heldout", **given, train_batch_size=8)
         told.append(evaluator.probabilities(params))
