@@ -48,7 +48,8 @@ class Evaluator:
         def told(params: Any, inputs: Any) -> Any:
             forward = Forward(model, params, jax.random.key(0), train=False)
             pooled = forward(inputs).pooled
-            assert pooled is not None
+            if pooled is None:
+                raise ConfigError("config.evals: label_error needs a model that gives one vector of a text (pooled)")
             return jax.nn.softmax(forward.head("classify", pooled[:, 0]))
 
         self._told = jax.jit(told, out_shardings=sharding.replicated(mesh))
