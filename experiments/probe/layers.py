@@ -32,7 +32,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.models = ()
     config.mixes = ()
-    config.probe = dict(epochs=10, batch_size=256, lr=1e-3, weight_decay=0.0, seed=0)
+    config.probe = dict(epochs=10, batch_size=256, lr=1e-2, weight_decay=0.0, seed=0)
     config.edges = dict(epochs=10, batch_size=32, lr=1e-3, size=256, longest=8, seed=0)
     if args.smoke:
         _smoke(config)
