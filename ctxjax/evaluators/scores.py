@@ -21,7 +21,7 @@ def accuracy(told: Told, right: Told) -> float:
     return 100.0 * float((told == right).mean())
 
 
-def f1(told: Told, right: Told, positive: int = 1) -> float:
+def f1(told: Told, right: Told, positive: int | float = 1) -> float:
     """The harmonic mean of precision and recall of one label; 0 where nobody tells it."""
     hits = float(((told == positive) & (right == positive)).sum())
     both = float((told == positive).sum() + (right == positive).sum())
@@ -73,7 +73,7 @@ SCORES: dict[str, Callable[..., float]] = {
 }
 
 
-def scores(names: Sequence[str], told: Told, right: Told, positive: int = 1) -> dict[str, float]:
+def scores(names: Sequence[str], told: np.ndarray, right: np.ndarray, positive: int = 1) -> dict[str, float]:
     """Some figures by name.
 
     Args:
