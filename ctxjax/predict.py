@@ -5,7 +5,8 @@ r"""Write what a fine-tuned run tells of a split, in the official layout of its 
     python -m ctxjax.predict --workdir runs/mnli --split diagnostic --output predictions
 
 The config is the one in the checkpoint; --config.source.corpus=DIR names its files where they have moved. What is
-written has the official name of a submission (RTE.tsv, MNLI-mm.tsv, AX.tsv, predictions.json), or that of the split; of tagged words it is what conlleval reads.
+written has the official name of a submission (RTE.tsv, MNLI-mm.tsv, AX.tsv, predictions.json), or that of the
+split; of tagged words it is what conlleval reads.
 """
 
 from __future__ import annotations
