@@ -128,8 +128,8 @@ def generated_tags(count: int = 400) -> str:
     """The folder of generated sentences with spans, in the files and columns of CoNLL-2003, written once a process.
 
     A word that ends in "ba" or "ku" is the name of a place or a person, together with the word before it where that
-    ends in "o". The last column has the tags in IOB1, the one before in BIO. Beside the files lie `model.txt`, vectors of
-    the words, and `letters`, which stands for the model of `store_vectors`.
+    ends in "o". The last column has the tags in IOB1, the one before in BIO. Beside the files lie `model.txt`, vectors
+    of the words, and `letters`, which stands for the model of `store_vectors`.
     """
     key = ("tags", count, False)
     if key not in _kept:
@@ -169,7 +169,8 @@ def tagged_files(spans: bool) -> dict[str, Any]:
 def store_vectors(folder: str, fields: Mapping[str, Any]) -> tuple[int, int]:
     """Store vectors of the words of `generated_tags`, as of a model with two layers; returns layers and width.
 
-    Its path is `letters`, which `fields.vectors_of` names. Three letters of each word are its lower layer, and the last three its upper one, where both are asked for.
+    Its path is `letters`, which `fields.vectors_of` names. Three letters of each word are its lower layer, and the last
+    three its upper one, where both are asked for.
     """
     import numpy as np
 
