@@ -219,7 +219,8 @@ def _run_rows(record: Mapping[str, Any], published: list[dict[str, Any]]) -> lis
     size = f"{model['name']} {model.get('depth', '?')}x{model.get('width', '?')}"
     if "order" in model:
         size = f"{model['name']} of order {model['order']}, {model['smoothing']}"
-    known = {row["metric"]: row["value"] for row in published if row["model"] == model["name"]}
+    same = [row for row in published if row["model"] == model["name"]]
+    known = {row["metric"]: row["value"] for row in same if row.get("fields", {}).items() <= model.items()}
     rows: list[Sequence[str]] = []
     deviation = record.get("deviation", {})
     for metric, value in downstream.figures(record).items():
