@@ -11,7 +11,6 @@ from ctxjax import tree
 from ctxjax.config import ConfigError
 from ctxjax.models import downstream
 from ctxjax.models.layers.heads import POOLS
-from ctxjax.models.layers.mix import Mix
 
 ENCODERS = ("bert", "gpt", "gpt2", "modernbert", "bilm", "awd_lstm", "word2vec", "glove", "fasttext")
 LABELS = ("a", "b", "c")

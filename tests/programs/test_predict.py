@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from ctxjax import config as configs
 from ctxjax import checkpoint, convert, evaluate, loop, metrics, predict, tree
+from ctxjax import config as configs
 from ctxjax.config import ConfigError
 from ctxjax.data.generated import make_tokenizer
 from ctxjax.data.generated_examples import generated_task
