@@ -64,7 +64,7 @@ def run_config(every: str, keep: int = 2) -> ml_collections.ConfigDict:
     config.eval_every = every
     config.keep = keep
     config.max_skipped = 10
-    config.init_from = dict(path=placeholder(str), pattern=".*", optimizer=False)
+    config.init_from = dict(path=placeholder(str), pattern=".*", optimizer=False, fresh_rows="random")
     config.tensorboard = False
     config.wandb = False
     config.profile_steps = placeholder(str)

@@ -76,7 +76,8 @@ def assemble(config: Any) -> tuple[Run, bool]:
     if total.unit in ("steps", "tokens"):
         steps = total.steps(steps_per_epoch=math.nan, tokens_per_step=tokens)
     params = jax.eval_shape(lambda: model.init(rngs.root_key(0), _zeros(shapes[1]["inputs"]), method="touch")["params"])
-    tx, schedule = optim.make_optimizer(steps, params, **config.optim.to_dict())
+    rules = {"steps_per_epoch": steps / total.amount if total.unit == "epochs" else None, **config.optim.to_dict()}
+    tx, schedule = optim.make_optimizer(steps, params, **rules)
     return runs.Run(config, model, objective, source, shapes[config.batch_size], 0, tokens, steps, tx, schedule), False
 
 

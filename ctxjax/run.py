@@ -236,7 +236,8 @@ def assemble(config: Config) -> Run:
         inputs = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape[1:]), leaf.dtype), batch["inputs"])
         return model.init(rngs.root_key(0), inputs, method="touch")["params"]
 
-    tx, schedule = optim.make_optimizer(total, jax.eval_shape(init_params), **config.optim.to_dict())
+    rules = {"steps_per_epoch": steps_per_pass, **config.optim.to_dict()}
+    tx, schedule = optim.make_optimizer(total, jax.eval_shape(init_params), **rules)
     return Run(config, model, objective, source, batch, steps_per_pass, tokens_per_step, total, tx, schedule)
 
 
