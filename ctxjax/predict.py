@@ -5,7 +5,7 @@ r"""Write what a fine-tuned run tells of a split, in the official layout of its 
     python -m ctxjax.predict --workdir runs/mnli --split diagnostic --output predictions
 
 The config is the one in the checkpoint; --config.source.corpus=DIR names its files where they have moved. What is
-written has the official name of a submission (RTE.tsv, MNLI-mm.tsv, AX.tsv), or that of the split.
+written has the official name of a submission (RTE.tsv, MNLI-mm.tsv, AX.tsv, predictions.json), or that of the split.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import argparse
 from collections.abc import Sequence
 
 from ctxjax import cli
+
+WRITERS = ("task", "squad")  # evaluators that write predictions
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,11 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = checkpoint.find(args.workdir, args.step)
     meta = checkpoint.read_meta(folder)
     config = trained.from_meta(meta, settings)
-    fields = next((fields for fields in config.get("evals", {}).values() if fields.name == "task"), None)
+    fields = next((fields for fields in config.get("evals", {}).values() if fields.name in WRITERS), None)
     if fields is None:
-        raise ConfigError(f"{args.workdir} has no evaluator 'task' in config.evals, which writes predictions")
+        raise ConfigError(f"{args.workdir} has no evaluator 'task' or 'squad' in config.evals, which write predictions")
     run, mesh, params = trained.restored(config, folder, meta)
-    given = {**fields.to_dict(), "split": args.split, "baseline": False}
+    given = {**fields.to_dict(), "split": args.split} | ({"baseline": False} if fields.name == "task" else {})
     about = {"model": run.model, "objective": run.objective, "open_source": run.open_source, "mesh": mesh}
     evaluator = configs.build("evaluator", given, **about, train_batch_size=config.batch_size)
     path = evaluator.predict(params, args.output)

@@ -119,6 +119,14 @@ def warmup_linear(
     return warmup_polynomial(total_steps, warmup, 1.0, end, offset, total)
 
 
+def ramped_linear(total_steps: int, warmup: float = 0.0) -> Schedule:
+    """`1 - step / total` all the way, times a linear warm-up: what GPT is fine-tuned with.
+
+    Reference: openai/finetune-transformer-lm, opt.py, warmup_linear.
+    """
+    return lambda step: _ramp(step, warmup) * jnp.maximum(1.0 - step / total_steps, 0.0)
+
+
 def cosine(total_steps: int, warmup: float = 0.0, end: float = 0.0, from_start: bool = False) -> Schedule:
     """Linear warm-up, then half a cosine from 1 to `end` over the rest of the run.
 
@@ -259,6 +267,7 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "constant": constant,
     "warmup_linear": warmup_linear,
     "warmup_polynomial": warmup_polynomial,
+    "ramped_linear": ramped_linear,
     "cosine": cosine,
     "inverse_sqrt": inverse_sqrt,
     "warmup_stable_decay": warmup_stable_decay,

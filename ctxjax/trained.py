@@ -23,7 +23,7 @@ def from_meta(meta: Mapping[str, Any], settings: Mapping[str, str]) -> Any:
 
 
 def restored(config: Any, folder: Any, meta: Mapping[str, Any]) -> tuple[runs.Run, Any, Any]:
-    """The run of a config, its mesh, and what evaluators are handed of a step folder: the parameters, averages where they
+    """The run of a config, its mesh, and what evaluators are handed of a step folder: parameters, averages where they
     are used, and batch statistics.
 
     Raises:

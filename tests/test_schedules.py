@@ -36,6 +36,12 @@ def gpt(step):
     return PEAK * (x / 0.1 if x <= 0.1 else 0.5 * (1 + math.cos(math.pi * x)))
 
 
+def gpt_tuned(step):
+    """opt.py, warmup_linear: the warm-up while x <= warmup, times what is left of the run."""
+    x = min(step / TOTAL, 1.0)
+    return PEAK * (x / 0.1 if x <= 0.1 else 1.0) * (1 - x)
+
+
 def noam(step):
     """Vaswani et al., equation 3, with the step counted from 1."""
     return 2.0 * 512**-0.5 * min((step + 1) ** -0.5, (step + 1) * WARMUP**-1.5)
@@ -85,6 +91,7 @@ CASES = {
     "lamb": (nvidia, PEAK, {"name": "warmup_polynomial", "warmup": "28.43 percent", "power": 0.5, "offset": 1}),
     "cosine": (cosine, PEAK, {"name": "cosine", "warmup": "100 steps", "end": 0.1}),
     "gpt": (gpt, PEAK, {"name": "cosine", "warmup": "100 steps", "from_start": True}),
+    "gpt_tuned": (gpt_tuned, PEAK, {"name": "ramped_linear", "warmup": "10 percent"}),
     "noam": (noam, 2.0, {"name": "inverse_sqrt", "warmup": "100 steps", "width": 512}),
     "stable": (
         stable,

@@ -30,12 +30,12 @@ class Objective:
     Attributes:
       task: that of the model: "classify", "regress" or "choose".
       language_model: coefficient of the loss of the next word, the mean over the words of a row, then over rows.
-      mix_penalty: coefficient of the sum of squares of the raw weights of the model's mix of layers.
+      mix_l2: coefficient of the sum of squares of the raw weights of the model's mix of layers.
     """
 
     task: str = "classify"
     language_model: float = 0.0
-    mix_penalty: float = 0.0
+    mix_l2: float = 0.0
     perplexity = ()
 
     def __post_init__(self) -> None:
@@ -44,7 +44,7 @@ class Objective:
 
     @property
     def loss(self) -> Mapping[str, float]:
-        more = {"next_words": self.language_model, "mix": self.mix_penalty}
+        more = {"next_words": self.language_model, "mix": self.mix_l2}
         return {TERMS[self.task]: 1.0} | {name: value for name, value in more.items() if value}
 
     def weights(self, batch: Batch) -> Mapping[str, Array]:
@@ -69,7 +69,7 @@ class Objective:
         if self.language_model:
             total = _next_words(forward, batch, outputs, weights)
             terms["next_words"] = Mean(total, count * _rows_each(batch))
-        if self.mix_penalty:
+        if self.mix_l2:
             penalty = jnp.square(forward.head("mix").astype(jnp.float32)).sum()
             terms["mix"] = Mean(penalty * count, count)
         return terms, outputs.carry

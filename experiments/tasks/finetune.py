@@ -76,7 +76,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         language_model=False,
         options=dict(width=0, shared_dropout=False),
     )
-    config.objective = dict(name="classification", task=task.kind, language_model=0.0, mix_penalty=0.0)
+    config.objective = dict(name="classification", task=task.kind, language_model=0.0, mix_l2=0.0)
     config.source = dict(
         name="examples",
         corpus=_folder(arg.task),
@@ -148,7 +148,7 @@ def _gpt(config: ml_collections.ConfigDict, task: Task) -> None:
     config.objective.language_model = 0.5
     config.source.update(framing="gpt", both_orders=task.symmetric, length=max(256, config.source.length))
     config.optim.update(name="adam_gpt", lr=6.25e-5, eps=1e-8)
-    config.optim.schedule.warmup = "0.2 percent"
+    config.optim.schedule = dict(name="ramped_linear", warmup="0.2 percent")
 
 
 def _frozen(config: ml_collections.ConfigDict, system: str, pair: bool) -> None:
@@ -160,7 +160,7 @@ def _frozen(config: ml_collections.ConfigDict, system: str, pair: bool) -> None:
         config.model.encoder = dict(name=system, vocab_size=vocab_size, width=width)
     else:
         config.model.encoder = dict(name="bilm", vocab_size=793_471, dropout=0.0)
-        config.objective.mix_penalty = 1e-3
+        config.objective.mix_l2 = 1e-3
         config.source.max_chars = 50
     config.model.update(mix=not static, pool="mean", compare=pair, dropout=0.2)
     config.model.options.width = 512

@@ -72,7 +72,7 @@ def test_numbers_and_choices():
 
 
 def test_next_words_are_a_mean_a_row_and_the_mix_is_held_small():
-    objective = Objective(task="choose", language_model=0.5, mix_penalty=0.1)
+    objective = Objective(task="choose", language_model=0.5, mix_l2=0.1)
     one = batch(np.array([0, 0, 1]))
     terms, _ = objective(Fake(), one)
     logs = log_softmax(STATES @ TABLE.T)

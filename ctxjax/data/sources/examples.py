@@ -280,7 +280,7 @@ class Source:
         """Tokens of every row of every example, and which examples lose pieces."""
         texts = np.diff(self._encoded.starts)
         found = [self._framing.sizes(np.stack(parts, -1)) for parts in zip(*(texts[part].T for part in self._parts))]
-        return np.stack([sizes for sizes, _ in found], 1), np.stack([cut for _, cut in found], 1).any(1)
+        return np.stack([sizes for sizes, _ in found], 1), np.stack([cut for _, cut in found], 1).max(1)
 
     @property
     def lengths(self) -> Int[np.ndarray, " N"]:

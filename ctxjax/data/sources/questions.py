@@ -140,6 +140,11 @@ class Source:
             raise ConfigError(f"config.source: of {total} questions none is left for the split {self.split!r}")
         return found
 
+    @property
+    def examples(self) -> list[squad.Question]:
+        """The questions, by the name that sources of whole texts have them under."""
+        return self.questions
+
     @functools.cached_property
     def _index(self) -> dict[str, np.ndarray]:
         key = {"index": "questions", "version": _VERSION, **self.fingerprint}

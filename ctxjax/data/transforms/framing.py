@@ -124,7 +124,7 @@ class Framing:
         marks = self.marks(lengths.shape[1])
         if self.family == "gpt" and lengths.shape[1] == 2:
             kept = np.minimum(lengths, self.length // 2 - 2)
-            return kept.sum(1) + marks, (kept < lengths).any(1)
+            return kept.sum(1) + marks, (kept < lengths).max(1)
         whole = lengths.sum(1) + marks
         return np.minimum(whole, self.length), whole > self.length
 
