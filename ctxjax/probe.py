@@ -158,6 +158,7 @@ def draw(found: Mapping[str, Any], mixes: Mapping[str, Mapping[str, float]], out
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import MaxNLocator
 
     tasks = list(next(iter(found.values()))["tasks"])
     steps = {name: probes["step"] for name, probes in found.items() if probes["step"] is not None}
@@ -176,6 +177,7 @@ def draw(found: Mapping[str, Any], mixes: Mapping[str, Mapping[str, float]], out
         axes[0, column].set(title=f"{task}: accuracy (dotted: control)", xlabel="layer")
         axes[1, column].set(title=f"{task}: selectivity", xlabel="layer")
         for axis in axes[:2, column]:
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
             axis.legend(fontsize=7)
         if dynamics:
             ordered = sorted(steps, key=lambda name: steps[name])

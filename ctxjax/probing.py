@@ -86,7 +86,7 @@ def fit(
     *,
     epochs: int = 10,
     batch_size: int = 256,
-    lr: float = 1e-3,
+    lr: float = 1e-2,
     weight_decay: float = 0.0,
     seed: int = 0,
     progress: Callable[[int], Any] = lambda steps: None,

@@ -204,6 +204,9 @@ def assemble(config: Config) -> Run:
 
     validate(config)
     source = configs.build("source", config.source)
+    if "labels" in config.model and not config.model.labels and getattr(source, "labels", ()):
+        with config.unlocked():
+            config.model.labels = tuple(source.labels)
     model = configs.build("model", config.model)
     objective = configs.build("objective", config.objective)
     _validate_model(model, config, source)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,8 +30,8 @@ def store(source: Any, number: int, model: Any) -> Any:
         if "embed" not in opened.can:
             raise ConfigError(f"config.source.vectors_of: {source.vectors_of[number]} gives no vectors")
         sentences, where = source.sentences, f"{source.file(source.split)} by {source.vectors_of[number]}"
-        made = _vectors(opened, sentences, source.kind, where)
-        _write(folder, tqdm(made, where, len(sentences), disable=None, dynamic_ncols=True), sentences)
+        with tqdm(desc=where, total=len(sentences), disable=None, dynamic_ncols=True) as bar:
+            _write(folder, _vectors(opened, sentences, source.kind, where), sentences, bar.update)
 
     return source.open_store(number, build)
 
@@ -64,7 +64,7 @@ def _pieces(encoded: Any, words: int) -> np.ndarray:
     return np.bincount(encoded.owners, minlength=words)
 
 
-def _write(folder: Any, made: Iterable[np.ndarray], sentences: Sequence[Any]) -> None:
+def _write(folder: Any, made: Iterator[np.ndarray], sentences: Sequence[Any], progress: Callable[[], Any]) -> None:
     """vectors.npy `[words, layers, width]` of all sentences one behind the other."""
     words, rows, filled = sum(len(one.words) for one in sentences), None, 0
     for vectors in made:
@@ -73,5 +73,6 @@ def _write(folder: Any, made: Iterable[np.ndarray], sentences: Sequence[Any]) ->
             rows = np.lib.format.open_memmap(folder / "vectors.npy", mode="w+", dtype=np.float32, shape=shape)
         rows[filled : filled + vectors.shape[1]] = vectors.swapaxes(0, 1)
         filled += vectors.shape[1]
+        progress()
     assert rows is not None and filled == words
     rows.flush()

@@ -47,7 +47,10 @@ class Evaluator:
 
         def told(params: Any, inputs: Any) -> Any:
             forward = Forward(model, params, jax.random.key(0), train=False)
-            return jax.nn.softmax(forward.head("classify", forward(inputs).pooled[:, 0]))
+            pooled = forward(inputs).pooled
+            if pooled is None:
+                raise ConfigError("config.evals: label_error needs a model that gives one vector of a text (pooled)")
+            return jax.nn.softmax(forward.head("classify", pooled[:, 0]))
 
         self._told = jax.jit(told, out_shardings=sharding.replicated(mesh))
 

@@ -1,6 +1,6 @@
 """Answers to the questions of a split: exact match and F1 by the official scripts, and their files.
 
-    python -m ctxjax.evaluate --workdir runs/squad --only squad --config.evals.squad.folder=FOLDER
+    python -m ctxjax.predict --workdir runs/squad --split heldout --output FOLDER
 
 writes predictions.json, nbest_predictions.json and, of version 2.0, null_odds.json into FOLDER.
 
@@ -10,6 +10,7 @@ Reference: Rajpurkar et al. 2016 and 2018; google-research/bert run_squad.py.
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,11 +19,12 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from ctxjax import digests, sharding
+from ctxjax import sharding
 from ctxjax.config import ConfigError
 from ctxjax.data.transforms import spans
 from ctxjax.evaluators import answers, exact_match, reading
 from ctxjax.step import Forward
+from ctxjax.text.tokenizer import write_files
 
 PROJECTIONS = ("alignment", "offsets")
 
@@ -133,10 +135,13 @@ class Evaluator:
         """The text of every question by its id, "" where there is no answer."""
         return {name: "" if one.odds > self.threshold else one.text for name, one in told.items()}
 
-    def write(self, folder: str, told: dict[str, answers.Told]) -> None:
-        """The files of the published program, which the official scripts read."""
-        place = pathlib.Path(folder)
-        place.mkdir(parents=True, exist_ok=True)
+    def predict(self, params: Any, folder: str | os.PathLike[str]) -> pathlib.Path:
+        """Write predictions.json, what the official scripts read, and the files beside it; see `write`."""
+        return self.write(folder, self.told(params))
+
+    def write(self, folder: str | os.PathLike[str], told: dict[str, answers.Told]) -> pathlib.Path:
+        """The files of the published program, the first of which the official scripts read: predictions.json,
+        nbest_predictions.json and, of version 2.0, null_odds.json, the odds of no answer."""
         best = {
             name: [
                 {"text": text, "probability": share, "start_logit": start, "end_logit": end}
@@ -144,11 +149,11 @@ class Evaluator:
             ]
             for name, one in told.items()
         }
-        files: dict[str, Any] = {"predictions": self.predictions(told), "nbest_predictions": best}
+        files: dict[str, Any] = {"predictions.json": self.predictions(told), "nbest_predictions.json": best}
         if self.source.version == "2.0":
-            files["null_odds"] = {name: one.odds for name, one in told.items()}
-        for name, content in files.items():
-            digests.write_text(place / f"{name}.json", json.dumps(content, indent=4) + "\n")
+            files["null_odds.json"] = {name: one.odds for name, one in told.items()}
+        write_files(folder, {name: json.dumps(content, indent=4) + "\n" for name, content in files.items()})
+        return pathlib.Path(folder) / "predictions.json"
 
     def run(self, params: Any) -> dict[str, float]:
         """`exact_match` and `f1`, 0 to 100; of version 2.0 also of those with and without an answer (`has_answer_f1`),

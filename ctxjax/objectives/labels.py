@@ -43,7 +43,8 @@ class Objective:
 
     def weights(self, batch: Batch) -> Mapping[str, Array]:
         """The number of texts."""
-        return dict.fromkeys(self.loss, batch["weights"].astype(jnp.float32).sum())
+        count = batch["weights"].astype(jnp.float32).sum()
+        return {name: count for name in self.loss}
 
     def __call__(self, forward: Forward, batch: Batch, carry: Carry = ()) -> tuple[Terms, Carry]:
         """Terms labels (minimised) and labels_accuracy."""

@@ -13,7 +13,7 @@ BERT-base, and 7,299 of BERT-large.
 DIR holds train-v1.1.json and dev-v1.1.json (or -v2.0). The encoder's fields and the tokenizer are those of the run that
 init_from.path names; published weights become one by python -m ctxjax.convert. The official files of predictions:
 
-    python -m ctxjax.evaluate --workdir runs/squad --only squad --config.evals.squad.folder=FOLDER
+    python -m ctxjax.predict --workdir runs/squad --split heldout --output FOLDER
 
 writes predictions.json, nbest_predictions.json and (2.0) null_odds.json. Where one has other files of the same layout,
 name them in source.train, and a share of their articles to hold out in source.held_out.
@@ -26,7 +26,7 @@ Arguments:
 
 import ml_collections
 
-from ctxjax.config import ConfigError, parse_arg, placeholder
+from ctxjax.config import ConfigError, parse_arg, run_config
 from ctxjax.data.tasks.squad import VERSIONS
 
 LARGE = {"width": 1024, "depth": 24, "num_heads": 16, "mlp_dim": 4096}
@@ -41,14 +41,12 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
             raise ConfigError(f"config argument {name}={arg[name]!r} is not one of {', '.join(known)}")
     rows, sizes = SIZES[arg.size]
 
-    config = ml_collections.ConfigDict()
-    config.seed = 0
-    config.accum_steps = 1
+    config = run_config("1 epochs", keep=3)
     config.batch_size = rows
     config.total = "2 epochs"
     config.model = dict(
         name="downstream",
-        encoder=dict(name="bert", vocab_size=30_522, **sizes),
+        encoder=dict(name="bert", vocab_size=30_522, dropout=0.1, attention_dropout=0.1, **sizes),
         task="span",
         layers=(),
         mix=False,
@@ -85,13 +83,6 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         b2=0.999,
         eps=1e-6,
     )
-    config.mesh = dict(data=-1, fsdp=1, tensor=1)
-    config.rules = "default"
-    config.log_every = "100 steps"
-    config.save_every = "1000 steps"
-    config.eval_every = "1 epochs"
-    config.keep = 3
-    config.max_skipped = 10
     config.evals = dict(
         heldout=dict(name="objective", split="heldout", batches=100, batch_size=rows, seed=0),
         squad=dict(
@@ -106,12 +97,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
             folder="",
         ),
     )
-    config.init_from = dict(path=placeholder(str), pattern=".*", optimizer=False)
-    config.tensorboard = False
-    config.wandb = False
-    config.profile_steps = placeholder(str)
-    config.workers = 0
-    config.threads = 2
+    config.init_from.pattern = "^(?!task/)"  # another task's head is of no use
     if arg.smoke:
         _smoke(config)
     return config

@@ -6,7 +6,7 @@ Expected: test errors of 4.6 on IMDb, 3.6 on TREC-6, 5.01 on AG, 0.80 on DBpedia
 five labels, each the mean of a forward and a backward classifier.
 Hardware and time: neither is published; TREC-6 with `size=small` takes minutes on two cores.
 
-    python -m ctxjax.train --config experiments/ulmfit/classify.py:task=trec6 --workdir runs/trec6 \
+    python -m ctxjax.train --config experiments/ulmfit/classify.py:task=topics.trec6 --workdir runs/trec6 \
         --config.source.corpus=texts/trec6 --config.init_from.path=runs/trec6-lm
     python -m ctxjax.evaluate --workdir runs/trec6 --config.evals.heldout.split=test
 
@@ -14,7 +14,8 @@ Texts, corpus and the run that it begins with are those of finetune_lm.py; the t
 directions together: `python experiments/ulmfit/ensemble.py runs/trec6 runs/trec6-backward --split test`.
 
 Arguments:
-    task=trec6|imdb|ag|dbpedia|yelp2|yelp5  the labels, and how long a text may be.
+    task: topics.trec6 (the default), ag_news, dbpedia, yelp_polarity or yelp_full, sentiment.imdb, sst5 or mr: a task
+        of ctxjax/data/tasks that labels single texts; it says the labels, and how long a text may be.
     size=published  400 and 1150 wide, 3 layers.
     size=small      128 and 256 wide, 2 layers, texts of 350 words at most.
     recipe=paper    every epoch thaws one layer more, beta1 0.7, cycles (32, 0.1), 64 texts, 50 epochs.
@@ -27,19 +28,14 @@ Arguments:
 import ml_collections
 
 from ctxjax.config import ConfigError, parse_arg, run_config
+from ctxjax.data.tasks import Task, open_task
 
 # embedding, cells, layers, longest text
 SIZES = {"published": (400, 1150, 3, 2800), "small": (128, 256, 2, 350)}
 DIRECTIONS = ("forward", "backward")
-# labels as texts.py writes them, words of a text
-TASKS = {
-    "trec6": ("012345", 70),
-    "imdb": ("01", 2800),
-    "ag": ("1234", 350),
-    "dbpedia": ([str(label) for label in range(1, 15)], 700),
-    "yelp2": ("12", 1400),
-    "yelp5": ("12345", 1400),
-}
+# words of a text; of other tasks LENGTH
+LENGTHS = {"topics.trec6": 70, "topics.ag_news": 350, "topics.dbpedia": 700, "sentiment.imdb": 2800}
+LENGTH = 1400
 # texts, epochs, beta1, shares of the cycles' steps that climb, ratio
 RECIPES = {
     "paper": (64, 50, 0.7, (0.1,), 32.0),
@@ -51,13 +47,15 @@ STEP = 2.6  # between the rates of neighbouring layers
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """See the top of this file."""
-    arg = parse_arg(arg, task="trec6", size="published", recipe="paper", direction="forward", smoke=False)
-    choices = {"task": TASKS, "size": SIZES, "recipe": RECIPES, "direction": DIRECTIONS}
+    arg = parse_arg(arg, task="topics.trec6", size="published", recipe="paper", direction="forward", smoke=False)
+    choices = {"size": SIZES, "recipe": RECIPES, "direction": DIRECTIONS}
     for name, known in choices.items():
         if arg[name] not in known:
             raise ConfigError(f"config argument {name}={arg[name]!r} is not one of {', '.join(known)}")
     embed, width, depth, longest = SIZES[arg.size]
-    labels, length = TASKS[arg.task]
+    task = open_task(arg.task, "config argument task")
+    if not isinstance(task, Task) or task.kind != "classify" or task.parts != 1:
+        raise ConfigError(f"config argument task={arg.task!r} does not label single texts")
     texts, epochs, b1, climbs, ratio = RECIPES[arg.recipe]
 
     config = run_config(every="1 epochs")
@@ -80,7 +78,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
             dtype="float32",
             param_dtype="float32",
         ),
-        labels=tuple(labels),
+        labels=task.labels,
         bptt=70,
         windows=20,
         padding="front",
@@ -94,7 +92,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         corpus="",
         split="train",
         tokenizer="",
-        length=min(length, longest),
+        length=min(LENGTHS.get(arg.task, LENGTH), longest),
         direction=arg.direction,
         limit=0,
         together=50,

@@ -8,7 +8,7 @@ Hardware and time: neither is published; `size=small` takes minutes on two cores
 
 The vocabulary is the task's; words that the first stage lacks start at the mean of its rows, in the table and the bias.
 
-    python experiments/ulmfit/texts.py --task trec6 --input $CTXJAX_DATA/tasks/trec6 --output texts/trec6
+    python experiments/ulmfit/texts.py --task topics.trec6 --input $CTXJAX_DATA/tasks/trec6 --output texts/trec6
     python -m ctxjax.prepare --input texts/trec6/train.jsonl --heldout_input texts/trec6/heldout.jsonl \
         --output corpora/trec6 --tokenizer words --vocab_size 30000 --marked script
     python -m ctxjax.train --config experiments/ulmfit/finetune_lm.py --workdir runs/trec6-lm \

@@ -1,7 +1,7 @@
 """How many labels a classifier needs: error against the number of labelled texts, as in figure 3 of the paper.
 
-    python experiments/ulmfit/labels.py --task trec6 --texts texts/trec6 --pretrained runs/stage1 --output runs/labels \
-        --size small --counts 100 200 500 1000
+    python experiments/ulmfit/labels.py --task topics.trec6 --texts texts/trec6 --pretrained runs/stage1 \
+        --output runs/labels --size small --counts 100 200 500 1000
 
 Three curves. `scratch`: a classifier without a language model. `supervised`: the language model goes on learning on the
 labelled texts alone. `semi-supervised`: on all text of the task, train.jsonl and, where it is, unlabelled.jsonl. The
@@ -29,7 +29,7 @@ LANE = 140  # words of a lane at least, where there is little text
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", default="trec6", help="of classify.py (default trec6)")
+    parser.add_argument("--task", default="topics.trec6", help="of classify.py (default topics.trec6)")
     parser.add_argument("--texts", type=pathlib.Path, required=True, help="what texts.py wrote")
     parser.add_argument("--pretrained", type=pathlib.Path, required=True, help="run folder of the first stage")
     parser.add_argument("--output", type=pathlib.Path, required=True)

@@ -89,3 +89,25 @@ def test_articles_are_held_out_whole_and_always_the_same():
         True,
         False,
     ]
+
+
+@pytest.mark.real_data
+def test_the_real_files(data_root):
+    folder = data_root / "tasks" / "squad"
+    found = {
+        name: list(squad.read(folder / f"{name}.json")) for name in ("squad_v1_1190", "squad_v2_half_dev", "xquad.zh")
+    }
+    assert {name: len(questions) for name, questions in found.items()} == {
+        "squad_v1_1190": 1190,
+        "squad_v2_half_dev": 6078,
+        "xquad.zh": 1190,
+    }
+    assert not any(one.impossible for one in found["squad_v1_1190"]) and any(
+        one.impossible for one in found["squad_v2_half_dev"]
+    )
+    for questions in found.values():
+        for one in questions:
+            assert all(one.context[start : start + len(text)] == text for text, start in one.answers), one.where
+    both = found["squad_v1_1190"] + found["squad_v2_half_dev"]
+    kept = squad.distinct(both)
+    assert len({one.title for one in both}) == 48 and 6078 < len(kept) < len(both)

@@ -99,21 +99,23 @@ def test_texts_of_official_layouts(tmp_path):
     trec.mkdir()
     (trec / "TREC.train.all").write_bytes("".join(f"{n % 6} What is n{n} é ?\n" for n in range(40)).encode("latin-1"))
     (trec / "TREC.test.all").write_bytes(b"3 Who ?\n")
-    counts = texts.write("trec6", trec, tmp_path / "out")
+    counts = texts.write("topics.trec6", trec, tmp_path / "out")
     assert counts["train"] + counts["heldout"] == 40 and counts["test"] == 1 and 0 < counts["heldout"] < 15
     assert json.loads((tmp_path / "out" / "test.jsonl").read_text()) == {"label": "3", "text": "xbos xfld 1 Who ?"}
     (trec / "TREC.test.all").write_bytes(b"7 Who ?\n")
-    with pytest.raises(ConfigError, match=r"TREC\.test\.all, line 1: the label '7' is not one of 0, 1"):
-        texts.write("trec6", trec, tmp_path / "out")
-    news = tmp_path / "ag"
-    news.mkdir()
+    with pytest.raises(ConfigError, match=r"TREC\.test\.all, line 1: the label '7' is none of 0, 1"):
+        texts.write("topics.trec6", trec, tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"glue\.rte does not label single texts"):
+        texts.write("glue.rte", trec, tmp_path / "out")
+    reviews = tmp_path / "imdb"
+    reviews.mkdir()
     for split in ("train", "test"):
-        (news / f"{split}.csv").write_text('"3","Title, one","Body ""quoted"""\n"1","T","B"\n')
-    texts.write("ag", news, tmp_path / "news")
-    lines = [json.loads(line) for line in (tmp_path / "news" / "test.jsonl").read_text().splitlines()]
-    assert lines[0] == {"label": "3", "text": 'xbos xfld 1 Title, one xfld 2 Body "quoted"'}
-    with pytest.raises(ConfigError, match=r"there is no file .*imdb/train\.jsonl"):
-        texts.write("imdb", tmp_path / "imdb", tmp_path / "none")
+        (reviews / f"{split}.jsonl").write_text('{"text": "GREAT<br />fun", "label": 1}\n')
+    (reviews / "more.jsonl").write_text('{"text": "So so"}\n')
+    counts = texts.write("sentiment.imdb", reviews, tmp_path / "reviews", "fastai", reviews / "more.jsonl")
+    assert counts.keys() == {"train", "test", "unlabelled"} or counts.keys() == {"heldout", "test", "unlabelled"}
+    assert json.loads((tmp_path / "reviews" / "test.jsonl").read_text())["text"] == "xxbos GREAT\nfun"
+    assert json.loads((tmp_path / "reviews" / "unlabelled.jsonl").read_text()) == {"text": "xxbos So so"}
 
 
 def test_the_curve_of_labels_names_its_stages_and_draws(tmp_path):
@@ -122,7 +124,12 @@ def test_the_curve_of_labels_names_its_stages_and_draws(tmp_path):
     (tmp_path / "texts").mkdir()
     lines = [json.dumps({"label": str(n % 2), "text": f"xbos a{n}"}) + "\n" for n in range(30)]
     (tmp_path / "texts" / "train.jsonl").write_text("".join(lines))
-    parser = {"task": "imdb", "texts": tmp_path / "texts", "pretrained": tmp_path / "first", "output": tmp_path / "out"}
+    parser = {
+        "task": "sentiment.imdb",
+        "texts": tmp_path / "texts",
+        "pretrained": tmp_path / "first",
+        "output": tmp_path / "out",
+    }
     parser |= {"size": "small", "recipe": "paper", "counts": [4, 10], "modes": list(labels.MODES), "lm_epochs": 1}
     options = labels.argparse.Namespace(**parser, epochs=0, batch_size=8)
     (options.output / "texts").mkdir(parents=True)

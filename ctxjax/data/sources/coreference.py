@@ -208,3 +208,12 @@ def example() -> Source:
 
     folder = generated_documents()
     return Source(folder, tokenizer=f"{folder}/tokenizer", length=32, segments=4, words=64, mentions=40)
+
+
+def stand_in(fields: Any) -> dict[str, Any]:
+    """Fields that make rows of generated documents."""
+    from ctxjax.data.generated_documents import generated_documents
+
+    folder = generated_documents()
+    names = {"train": "train", "heldout": "development", "test": "test"}
+    return {"corpus": folder, "tokenizer": fields["tokenizer"] or f"{folder}/tokenizer", **names}

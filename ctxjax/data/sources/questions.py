@@ -22,11 +22,10 @@ from ctxjax.data.arrays import file_digest
 from ctxjax.data.index import open_index
 from ctxjax.data.sources.labelled_texts import Place
 from ctxjax.data.tasks import squad
-from ctxjax.data.transforms import spans
 from ctxjax.data.transforms.framing import Framing, open_framed
+from ctxjax.data.transforms.question_index import write_index
 
 _VERSION = 1  # of the index; part of its key
-_COLUMNS = ("question", "first", "size", "start", "end", "counts")  # of `windows`
 
 
 class Source:
@@ -125,7 +124,7 @@ class Source:
         """The questions of the split, in the order of the files, whether their answer is found or not."""
         found = [one for file in self._files for one in squad.read(file)]
         total = len(found)
-        if self.held_out:
+        if self.held_out and self.split != "test":
             here = self.split == "heldout"
             found = [one for one in squad.distinct(found) if squad.held_out(one.title, self.held_out) == here]
         if self.version == "1.1" and self.split != "test":
@@ -140,10 +139,19 @@ class Source:
             raise ConfigError(f"config.source: of {total} questions none is left for the split {self.split!r}")
         return found
 
+    @property
+    def examples(self) -> list[squad.Question]:
+        """The questions, by the name that sources of whole texts have them under."""
+        return self.questions
+
     @functools.cached_property
     def _index(self) -> dict[str, np.ndarray]:
         key = {"index": "questions", "version": _VERSION, **self.fingerprint}
-        return open_index(self.corpus.folder, key, functools.partial(_write, source=self))
+        return open_index(
+            self.corpus.folder,
+            key,
+            functools.partial(write_index, source=self, report=functools.partial(_say, self.split)),
+        )
 
     @property
     def windows(self) -> Int[np.ndarray, "W 6"]:
@@ -204,81 +212,6 @@ class Source:
         inputs |= {"segment_ids": segments} if framing.family == "bert" else {}
         weights: Float[np.ndarray, "B 2"] = np.repeat(windows[:, 5:], 2, axis=1).astype(np.float32)
         return {"inputs": inputs, "targets": windows[:, 3:5].astype(np.int32), "weights": weights}
-
-
-def _write(folder: pathlib.Path, *, source: Source) -> None:
-    """Build the index: pieces of contexts and questions one behind the other, and `windows`."""
-    from tqdm import tqdm
-
-    tokenizer, questions = source.tokenizer, source.questions
-    numbers: dict[str, int] = {}
-    ids: list[np.ndarray] = []
-    offsets: list[np.ndarray] = []
-    queries: list[np.ndarray] = []
-    of_question: list[int] = []
-    windows: list[np.ndarray] = []
-    words = spans.Words([], np.zeros(0, np.int64))
-    lost = cut = bare = 0
-    bar = tqdm(questions, f"questions, {source.split}", unit=" questions", delay=3, disable=None, file=sys.stderr)
-    for number, one in enumerate(bar):
-        if one.context not in numbers:
-            numbers[one.context] = len(ids)
-            encoding = tokenizer.encode(one.context)
-            ids.append(encoding.ids)
-            offsets.append(encoding.offsets)
-        of_question.append(numbers[one.context])
-        pieces, places = ids[of_question[-1]], offsets[of_question[-1]]
-        asked = tokenizer.encode(one.question).ids
-        cut += len(asked) > source.max_query
-        queries.append(asked[: source.max_query])
-        if number == 0 or questions[number - 1].context is not one.context:
-            words = spans.split_words(one.context)
-        answer = None
-        if one.answers:
-            answer = _locate(words, pieces, places, one.answers[0], tokenizer)
-            lost += answer is None
-        counts = one.impossible or answer is not None or source.split == "test"
-        if source.split == "train" and not counts:
-            continue
-        marks = source.framing.marks(2)
-        there = spans.windows(len(pieces), source.length - len(queries[-1]) - marks, source.stride)
-        bare += not len(there)
-        rows = np.zeros((len(there), len(_COLUMNS)), np.int64)
-        rows[:, 0], rows[:, 1:3], rows[:, 5] = number, there, counts
-        for row in rows:
-            row[3:5] = source.framing.place(len(queries[-1]) + marks + int(row[2]))
-        if answer is not None:
-            inside = (answer[0] >= there[:, 0]) & (answer[1] < there[:, 0] + there[:, 1])
-            shift = len(queries[-1]) + marks - len(source.framing.last) - there[inside, 0]
-            rows[inside, 3], rows[inside, 4] = answer[0] + shift, answer[1] + shift
-        windows.append(rows)
-    _say(source.split, lost, "answers not found where they are said to begin" + _then(source.split))
-    _say(source.split, cut, "questions cut to source.max_query pieces")
-    _say(source.split, bare, "questions on a context without a word")
-    if not sum(map(len, windows)):
-        raise ConfigError(f"config.source: no question of the split {source.split!r} has a window with its answer")
-    np.save(folder / "windows.npy", np.concatenate(windows).astype(np.int32))
-    np.save(folder / "contexts.npy", np.array(of_question, np.int32))
-    np.save(folder / "context_offsets.npy", np.concatenate(offsets).astype(np.int32))
-    for name, some in (("context", ids), ("query", queries)):
-        np.save(folder / f"{name}_ids.npy", np.concatenate(some).astype(np.int32))
-        np.save(folder / f"{name}_starts.npy", np.cumsum([0, *map(len, some)]).astype(np.int64))
-
-
-def _locate(words: spans.Words, pieces: Any, places: Any, answer: squad.Answer, tokenizer: Any) -> Any:
-    """First and last piece of an answer, or None."""
-    found = spans.words_of_answer(words, answer.text, answer.start)
-    if found is None:
-        return None
-    of_piece = words.of_char[places[:, 1] - 1]  # where pieces begin with a blank, it is of the word before
-    first, last = (int(np.searchsorted(of_piece, word, side)) for word, side in zip(found, ("left", "right")))
-    if last <= first:
-        return None
-    return spans.improved(pieces, first, last - 1, tokenizer.encode(answer.text).ids)
-
-
-def _then(split: str) -> str:
-    return ", their questions passed over" if split == "train" else ", without a share in the loss"
 
 
 def _say(split: str, number: int, what: str) -> None:

@@ -10,14 +10,14 @@ import functools
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grain
 import numpy as np
 from jaxtyping import Int
 
-from ctxjax.config import ConfigError
+from ctxjax.config import ConfigError, Fields
 from ctxjax.data import draws, pipeline, stored
 from ctxjax.data.arrays import file_digest
 from ctxjax.data.stored import model_digest
@@ -224,7 +224,7 @@ def example() -> Source:
     return Source(folder, **fields)
 
 
-def stand_in(fields: Mapping[str, Any]) -> dict[str, Any]:
+def stand_in(fields: Fields) -> dict[str, Any]:
     """Fields that make rows of generated text, without vectors, which `plan` adds by the model's fields."""
     from ctxjax.data.generated import generated_tags, tagged_files
 

@@ -12,14 +12,14 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import grain
 import numpy as np
 from jaxtyping import Int
 
-from ctxjax.config import ConfigError
+from ctxjax.config import ConfigError, Fields
 from ctxjax.data import draws, pipeline
 from ctxjax.data.arrays import file_digest
 from ctxjax.data.tagging import Sentence, TaggedFiles
@@ -220,7 +220,7 @@ def example() -> Source:
     return Source(folder, tokenizer=f"{folder}/wordpiece", length=32)
 
 
-def stand_in(fields: Mapping[str, Any]) -> dict[str, Any]:
+def stand_in(fields: Fields) -> dict[str, Any]:
     """Fields that make rows of generated text."""
     from ctxjax.data.generated import tagged_files
 

@@ -48,22 +48,29 @@ class Ranked(NamedTuple):
 
 
 class Scorer(nn.Module):
-    """Two hidden layers with ReLU and dropout, and one number."""
+    """Hidden layers with ReLU and dropout, and one number."""
 
     features: int
     width: int
+    depth: int
     dropout: float
     kinds: Mapping[str, Any]
 
     def setup(self) -> None:
-        self.layer_0 = Dense(self.features, self.width, **self.kinds)
-        self.layer_1 = Dense(self.width, self.width, **self.kinds)
+        for number in range(self.depth):
+            layer = Dense(self.width if number else self.features, self.width, **self.kinds)
+            setattr(self, f"layer_{number}", layer)
         self.out = Dense(self.width, 1, **self.kinds)
 
     def __call__(self, x: Float[Array, "... D"], rng: Stream | None) -> Float[Array, ...]:
-        for number, layer in enumerate((self.layer_0, self.layer_1)):
+        return self.out(self.hidden(x, rng))[..., 0].astype(jnp.float32)
+
+    def hidden(self, x: Float[Array, "... D"], rng: Stream | None = None) -> Float[Array, "... H"]:
+        """What the number is made of."""
+        for number in range(self.depth):
+            layer = getattr(self, f"layer_{number}")
             x = dropout(jax.nn.relu(layer(x)), self.dropout, rng, f"layer_{number}")
-        return self.out(x)[..., 0].astype(jnp.float32)
+        return x
 
 
 class Coreference(nn.Module):
@@ -72,7 +79,7 @@ class Coreference(nn.Module):
     Attributes:
       features: width of a word. outcomes: not used.
       dropout: in the scorers.
-      width: of their hidden layers.
+      width, depth: of their hidden layers.
       feature_dim: of the rows for widths and distances.
       max_width: words of a span.
       ratio: spans that are kept, for each word of a row.
@@ -84,6 +91,7 @@ class Coreference(nn.Module):
     kinds: Mapping[str, Any]
     dropout: float = 0.2
     width: int = 150
+    depth: int = 2
     feature_dim: int = 20
     max_width: int = 30
     ratio: float = 0.4
@@ -94,7 +102,7 @@ class Coreference(nn.Module):
         self.widths = Embed(self.max_width, self.feature_dim, param_dtype=kind)
         self.distances = Embed(len(BUCKETS), self.feature_dim, param_dtype=kind)
         for name, features in self._scorers().items():
-            setattr(self, name, Scorer(features, self.width, self.dropout, self.kinds))
+            setattr(self, name, Scorer(features, self.width, self.depth, self.dropout, self.kinds))
         size = self.span_features()
         self.coarse = Dense(size, size, use_bias=False, **self.kinds)
 
@@ -167,10 +175,7 @@ class Coreference(nn.Module):
 
     def readout(self, rows: Float[Array, "R D"]) -> tuple[Array, Array, Array]:
         """What the score of a head word is made of, one row, and its bias."""
-        hidden = rows
-        for layer in (self.attention.layer_0, self.attention.layer_1):
-            hidden = jax.nn.relu(layer(hidden))
-        return hidden, self.attention.out.kernel.T, self.attention.out.bias
+        return self.attention.hidden(rows), self.attention.out.kernel.T, self.attention.out.bias
 
     def touch(self, outputs: Outputs) -> Array:
         """Make every parameter."""
@@ -182,9 +187,8 @@ class Coreference(nn.Module):
     def products(self, rows: int) -> int:
         """Multiply-adds for one document of so many words."""
         size, (kept, several) = self.span_features(), self.kept(rows)
-        attention, mention, antecedent = (
-            features * self.width + self.width**2 + self.width for features in self._scorers().values()
-        )
+        behind = (self.depth - 1) * self.width**2 + self.width
+        attention, mention, antecedent = (features * self.width + behind for features in self._scorers().values())
         spans = rows * self.max_width
         found = rows * attention + spans * self.max_width * self.features + spans * mention
         return found + kept * size**2 + kept**2 * size + kept * several * antecedent
