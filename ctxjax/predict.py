@@ -5,7 +5,8 @@ r"""Write what a fine-tuned run tells of a split, in the official layout of its 
     python -m ctxjax.predict --workdir runs/mnli --split diagnostic --output predictions
 
 The config is the one in the checkpoint; --config.source.corpus=DIR names its files where they have moved. What is
-written has the official name of a submission (RTE.tsv, MNLI-mm.tsv, AX.tsv, predictions.json), or that of the split.
+written has the official name of a submission (RTE.tsv, MNLI-mm.tsv, AX.tsv, predictions.json), or that of the
+split; of tagged words it is what conlleval reads.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 
 from ctxjax import cli
 
-WRITERS = ("task", "squad")  # evaluators that write predictions
+WRITERS = ("task", "squad", "entities", "word_accuracy")  # evaluators that write predictions
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,14 +42,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = trained.from_meta(meta, settings)
     fields = next((fields for fields in config.get("evals", {}).values() if fields.name in WRITERS), None)
     if fields is None:
-        raise ConfigError(f"{args.workdir} has no evaluator 'task' or 'squad' in config.evals, which write predictions")
+        names = " or ".join(map(repr, WRITERS))
+        raise ConfigError(f"{args.workdir} has no evaluator {names} in config.evals, which write predictions")
     run, mesh, params = trained.restored(config, folder, meta)
     given = {**fields.to_dict(), "split": args.split} | ({"baseline": False} if fields.name == "task" else {})
     about = {"model": run.model, "objective": run.objective, "open_source": run.open_source, "mesh": mesh}
     evaluator = configs.build("evaluator", given, **about, train_batch_size=config.batch_size)
     path = evaluator.predict(params, args.output)
     if jax.process_index() == 0:
-        print(f"wrote {path}: {len(evaluator.source.examples)} predictions of {args.split} by step {meta['step']}")
+        source = evaluator.source
+        told = len(source.examples if hasattr(source, "examples") else source.sentences)
+        print(f"wrote {path}: {told} predictions of {args.split} by step {meta['step']}")
     processes.shutdown()
     return 0
 

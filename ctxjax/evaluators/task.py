@@ -102,21 +102,26 @@ class Evaluator:
             figures[f"majority_{official}"] = scores((official,), always, right, positive)[official]
         return figures
 
+    def predictions(self, params: Any) -> list[str | int | float]:
+        """A label, the number of a choice, or a number within its bounds, of every example."""
+        task, values = self.source.task, self.told(params)
+        if len(self.source.examples) != len(values):
+            raise ValueError(f"{len(values)} predictions of {len(self.source.examples)} examples")
+        if task.kind == "regress":
+            return np.clip(values, *(task.bounds or (-np.inf, np.inf))).tolist()
+        return [self.source.labels[value] if self.source.labels else value for value in values.tolist()]
+
+    def examples(self, params: Any) -> list[dict[str, Any]]:
+        """What is right and what was told of every example, for `ctxjax.compare`."""
+        pairs = zip(self.source.examples, self.predictions(params))
+        return [{"id": one.id, "target": one.target, "prediction": prediction} for one, prediction in pairs]
+
     def predict(self, params: Any, folder: str | os.PathLike[str]) -> pathlib.Path:
         """Write what the model tells, in the official layout: a line an example, its number and a prediction."""
-        task, values = self.source.task, self.told(params)
-        if task.kind == "classify":
-            spelled = [self.source.labels[value] for value in values.tolist()]
-        elif task.kind == "regress":
-            low, high = task.bounds or (-np.inf, np.inf)
-            spelled = [f"{value:.3f}" for value in np.clip(values, low, high).tolist()]
-        else:
-            spelled = [str(value) for value in values.tolist()]
-        examples = self.source.examples
-        if len(examples) != len(spelled):
-            raise ValueError(f"{len(spelled)} predictions of {len(examples)} examples")
-        lines = [f"{one.id}\t{prediction}\n" for one, prediction in zip(examples, spelled)]
-        name = task.submissions.get(self.split, f"{self.split}.tsv")
+        told = self.predictions(params)
+        spelled = [f"{each:.3f}" if isinstance(each, float) else str(each) for each in told]
+        lines = [f"{one.id}\t{prediction}\n" for one, prediction in zip(self.source.examples, spelled)]
+        name = self.source.task.submissions.get(self.split, f"{self.split}.tsv")
         write_files(folder, {name: "".join(["index\tprediction\n", *lines])})
         return pathlib.Path(folder) / name
 

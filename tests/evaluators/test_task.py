@@ -67,6 +67,8 @@ def test_official_file(tmp_path):
     assert path.name == "heldout.tsv" and lines[0] == "index\tprediction" and len(lines) == 61
     best = evaluator.told(params)
     assert lines[1:] == [f"{one.id}\t{source.labels[label]}" for one, label in zip(source.examples, best.tolist())]
+    told = evaluator.examples(params)
+    assert told[0] == {"id": "0", "target": source.examples[0].target, "prediction": source.labels[best[0]]}
     evaluator, params, _, _ = make("own.scores")
     number = evaluator.predict(params, tmp_path).read_text().splitlines()[1].split("\t")[1]
     assert number == f"{evaluator.told(params)[0]:.3f}"

@@ -99,7 +99,7 @@ def test_texts_of_official_layouts(tmp_path):
     trec.mkdir()
     (trec / "TREC.train.all").write_bytes("".join(f"{n % 6} What is n{n} é ?\n" for n in range(40)).encode("latin-1"))
     (trec / "TREC.test.all").write_bytes(b"3 Who ?\n")
-    counts = texts.write("trec6", trec, tmp_path / "out")
+    counts = texts.write("topics.trec6", trec, tmp_path / "out")
     assert counts["train"] + counts["heldout"] == 40 and counts["test"] == 1 and 0 < counts["heldout"] < 15
     assert json.loads((tmp_path / "out" / "test.jsonl").read_text()) == {"label": "3", "text": "xbos xfld 1 Who ?"}
     (trec / "TREC.test.all").write_bytes(b"7 Who ?\n")
