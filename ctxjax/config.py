@@ -64,7 +64,7 @@ def run_config(every: str, keep: int = 2) -> ml_collections.ConfigDict:
     config.eval_every = every
     config.keep = keep
     config.max_skipped = 10
-    config.init_from = dict(path=placeholder(str), pattern=".*", optimizer=False)
+    config.init_from = dict(path=placeholder(str), pattern=".*", optimizer=False, fresh_rows="random")
     config.tensorboard = False
     config.wandb = False
     config.profile_steps = placeholder(str)
@@ -242,7 +242,8 @@ def build(place: str, config: Fields, **more: Any) -> Any:
     name = fields.pop("name")
     made = getattr(_module(place, package, name), attribute)
     fields = {
-        key: value.to_dict() if isinstance(value, ml_collections.ConfigDict) else value for key, value in fields.items()
+        key: as_tuples(value.to_dict() if isinstance(value, ml_collections.ConfigDict) else value)
+        for key, value in fields.items()
     }
     known = [key for key in inspect.signature(made).parameters if key not in ("parent", "name")]
     for key in fields:

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", metavar="FILE", help="of a suite: write the table as JSON too")
     args, settings = cli.parse_with_settings(parser, argv)
 
-    from ctxjax import checkpoint, counted, digests, processes, suite
+    from ctxjax import checkpoint, counted, digests, processes, suite, trained
     from ctxjax.config import ConfigError
 
     processes.cache_compilations()
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     processes.initialize()
     folder = checkpoint.find(args.workdir[0], args.step)
     meta = checkpoint.read_meta(folder)
-    config = from_meta(meta, settings) if config is None else config
+    config = trained.from_meta(meta, settings) if config is None else config
     if counted.is_counted(config):
         raise ConfigError(
             f"{args.workdir[0]} is a table of counts, whose record has its figures; for others name a suite, as in "
@@ -98,17 +98,6 @@ def run_suite(config: Any, args: argparse.Namespace) -> int:
     return 0
 
 
-def from_meta(meta: dict[str, Any], settings: dict[str, str]) -> Any:
-    """The config inside a checkpoint, with settings applied."""
-    import ml_collections
-
-    from ctxjax import config as configs
-
-    config = ml_collections.ConfigDict(meta["config"]).lock()
-    configs.override(config, settings)
-    return config
-
-
 def config_of(config: Any) -> dict[str, Any]:
     """The config as JSON-able data, without the path of the corpus."""
     from ctxjax import config as configs
@@ -131,32 +120,12 @@ def evaluate(
     Raises:
       ConfigError: a damaged checkpoint, another model, a tokenizer that is not the checkpoint's, no such evaluator.
     """
-    import jax
-
-    from ctxjax import checkpoint, digests, optim, processes, transfer, tree
-    from ctxjax import run as runs
+    from ctxjax import trained
     from ctxjax.config import ConfigError, did_you_mean
-    from ctxjax.step import TrainState
 
     if only and only not in config.evals:
         raise ConfigError(f"config.evals has no {only!r}{did_you_mean(only, config.evals)}")
-    transfer.resolve(config, folder)
-    run = runs.assemble(config)
-    if run.source.tokenizer.digest() != meta["tokenizer"]:
-        raise ConfigError("config.source.corpus was prepared with another tokenizer than the checkpoint's")
-    problems = processes.agree("evaluate", lambda: "\n".join(digests.verify(folder)))
-    if problems:
-        raise ConfigError(f"checkpoint {folder} is damaged: {problems.splitlines()[0]}; use another --step")
-    mesh = runs.make_mesh(config)
-    state, _ = runs.placed(run, mesh)
-    wanted = TrainState(step=state.step, params=state.params, opt_state=state.opt_state)
-    there = checkpoint.abstract_of(meta)
-    differences = tree.diff(wanted, {name: leaf for name, leaf in there.items() if not name.startswith("carry/")})
-    if differences:
-        raise ConfigError(f"checkpoint {folder} is of another model: {'; '.join(differences[:3])}")
-    arrays = checkpoint.load_arrays(folder, tree.flatten(wanted))
-    wanted = jax.tree.unflatten(jax.tree.structure(wanted), [arrays[name] for name in tree.flatten(wanted)])
-    params = optim.eval_params(wanted.opt_state, wanted.params)
+    run, mesh, params = trained.restored(config, folder, meta)
     found: dict[str, float] = {}
     for name, evaluator in run.evaluators(mesh).items():
         if only in (None, name):

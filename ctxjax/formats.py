@@ -16,7 +16,7 @@ from ctxjax.text import open_tokenizer
 HF = {"bert": hf_bert, "gpt": hf_gpt, "gpt2": hf_gpt2}
 _TYPES = {"bert": "bert", "openai-gpt": "gpt", "gpt2": "gpt2"}  # the model_type of a config.json
 _HEADS = {"mlm": "head/mlm", "nsp": "head/nsp", "pooler": "pooler", "softmax": "head/softmax"}
-_EXPECTED = {"bert": ("pooler", "mlm", "nsp"), "bilm": ("softmax",)}
+_EXPECTED = {"bert": ("pooler", "mlm", "nsp"), "bilm": ("softmax",), "awd_lstm": ("softmax",)}
 
 
 def read(path: str | os.PathLike[str], step: int | None = None) -> tuple[Published, dict[str, Any]]:

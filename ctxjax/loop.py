@@ -25,7 +25,7 @@ from ctxjax.config import ConfigError
 from ctxjax.data import pipeline
 from ctxjax.digests import step_folder
 from ctxjax.progress import Interval, Log, Stop, clock, padding_share, progress_bar
-from ctxjax.step import TrainState, make_train_step
+from ctxjax.step import TrainState, make_train_step, variables
 
 
 class Diverged(RunError):
@@ -374,7 +374,7 @@ class Trainer:
         """Run every evaluator, write what they found, judge whether it is the best, and let the optimiser react."""
         found: dict[str, float] = {}
         with self.ledger("eval"):
-            params = optim.eval_params(state.opt_state, state.params)
+            params = variables(optim.eval_params(state.opt_state, state.params), state.extra)
             for name, evaluator in self.evaluators.items():
                 found |= {f"{name}/{metric}": value for metric, value in evaluator.run(params).items()}
         if judge and step > self.evaluated:

@@ -35,6 +35,7 @@ def assemble(config: Any) -> tuple[Run, bool]:
     import importlib
 
     import jax
+    import numpy as np
 
     from ctxjax import config as configs
     from ctxjax import optim, rngs, transfer
@@ -64,6 +65,10 @@ def assemble(config: Any) -> tuple[Run, bool]:
         config.source.update(replaced)
     model, objective = configs.build("model", config.model), configs.build("objective", config.objective)
     row = pipeline.batch_at(source, seed=0, batch_size=1, step=0)
+    if "vectors_of" in config.source and config.model.features:  # which need not be stored yet
+        layers = [size] if (size := runs.optional(config.model, "feature_layers", 0)) else []
+        shape = (1, source.length, *layers, config.model.features)
+        row["inputs"]["features"] = np.zeros(shape, np.float32)
     shapes = {rows: _with_rows(row, rows) for rows in (1, config.batch_size)}
     tokens = config.batch_size * source.length
     total = Duration.parse(config.total, "total")
@@ -71,7 +76,8 @@ def assemble(config: Any) -> tuple[Run, bool]:
     if total.unit in ("steps", "tokens"):
         steps = total.steps(steps_per_epoch=math.nan, tokens_per_step=tokens)
     params = jax.eval_shape(lambda: model.init(rngs.root_key(0), _zeros(shapes[1]["inputs"]), method="touch")["params"])
-    tx, schedule = optim.make_optimizer(steps, params, **config.optim.to_dict())
+    rules = {"steps_per_epoch": steps / total.amount if total.unit == "epochs" else None, **config.optim.to_dict()}
+    tx, schedule = optim.make_optimizer(steps, params, **rules)
     return runs.Run(config, model, objective, source, shapes[config.batch_size], 0, tokens, steps, tx, schedule), False
 
 

@@ -70,6 +70,12 @@ def make_parser() -> argparse.ArgumentParser:
         choices=("rules", "whitespace"),
         help="where words end, for --tokenizer words: by rule (default), or at blanks for text tokenised already",
     )
+    parser.add_argument(
+        "--marked",
+        choices=("script", "fastai"),
+        help="lower-case words and mark capitals and repetitions, for --tokenizer words: as ULMFiT's programs did, or "
+        "as fastai does since",
+    )
     parser.add_argument("--heldout", type=float, metavar="SHARE", help="share of documents held out (default: 0.02)")
     parser.add_argument(
         "--heldout_input", nargs="+", metavar="PATH", help="hold out these instead, and nothing of --input"

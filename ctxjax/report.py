@@ -153,6 +153,13 @@ def ledger(
         "",
         *table(RUN_HEAD, [row for record in runs for row in _run_rows(record, published)]),
         "",
+        "## Without labels",
+        "",
+        "What `experiments/evaluate/without_labels.py` found of each model (its latest record), beside figures published",
+        "for models of the same kind that were trained on far more text.",
+        "",
+        *_without_labels([record for record in records if "suite" in record], published),
+        "",
         "## Downstream",
         "",
         f"Every figure of the published tables, {len(tasks)} in all, {measured} of them measured here, each beside the",
@@ -182,6 +189,23 @@ def ledger(
 RUN_HEAD = ("run", "model", "parameters", "tokens", "time", "hardware", "figure", "ours", "published", "commit")
 
 
+def _without_labels(records: list[dict[str, Any]], published: list[dict[str, Any]]) -> list[str]:
+    """A row a figure, a column a model; what no model has is left out."""
+    from ctxjax.page import COLUMNS
+
+    latest = {record["of"]: record for record in sorted(records, key=lambda record: record["date"])}
+    rows = []
+    for title, figure, show in COLUMNS:
+        found = [record["suite"].get(figure) for record in latest.values()]
+        theirs = [f"{show(row['value'])} {row['model']}" for row in published if row["metric"] == figure]
+        if any(value is not None for value in found):
+            cells = ["" if value is None else show(value) for value in found]
+            rows.append((title, *cells, ", ".join(theirs)))
+    if rows:
+        rows.append(("commit", *(str(record["commit"]) for record in latest.values()), ""))
+    return table(("", *latest, "published"), rows)
+
+
 def table(head: Sequence[str], rows: list[Sequence[str]]) -> list[str]:
     """A Markdown table, or a line that says there is nothing yet."""
     if not rows:
@@ -195,7 +219,8 @@ def _run_rows(record: Mapping[str, Any], published: list[dict[str, Any]]) -> lis
     size = f"{model['name']} {model.get('depth', '?')}x{model.get('width', '?')}"
     if "order" in model:
         size = f"{model['name']} of order {model['order']}, {model['smoothing']}"
-    known = {row["metric"]: row["value"] for row in published if row["model"] == model["name"]}
+    same = [row for row in published if row["model"] == model["name"]]
+    known = {row["metric"]: row["value"] for row in same if row.get("fields", {}).items() <= model.items()}
     rows: list[Sequence[str]] = []
     deviation = record.get("deviation", {})
     for metric, value in downstream.figures(record).items():

@@ -102,7 +102,7 @@ def _validate_model(model: Any, config: Config, source: Any) -> None:
         raise ConfigError(
             f"config.model.vocab_size={model.vocab_size} is not the corpus's: set --config.model.vocab_size={size}"
         )
-    for name in ("buckets", "shortest", "longest", "word_ngrams", "labels", "features", "scheme"):
+    for name in ("buckets", "shortest", "longest", "word_ngrams", "labels", "features", "feature_layers", "scheme"):
         theirs = getattr(source, name, None)
         if theirs is not None and theirs != getattr(model, name, theirs):
             raise ConfigError(f"config.model.{name}={getattr(model, name)} is not config.source.{name}={theirs}")
@@ -204,6 +204,9 @@ def assemble(config: Config) -> Run:
 
     validate(config)
     source = configs.build("source", config.source)
+    if "labels" in config.model and not config.model.labels and getattr(source, "labels", ()):
+        with config.unlocked():
+            config.model.labels = tuple(source.labels)
     model = configs.build("model", config.model)
     objective = configs.build("objective", config.objective)
     _validate_model(model, config, source)
@@ -233,7 +236,8 @@ def assemble(config: Config) -> Run:
         inputs = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape[1:]), leaf.dtype), batch["inputs"])
         return model.init(rngs.root_key(0), inputs, method="touch")["params"]
 
-    tx, schedule = optim.make_optimizer(total, jax.eval_shape(init_params), **config.optim.to_dict())
+    rules = {"steps_per_epoch": steps_per_pass, **config.optim.to_dict()}
+    tx, schedule = optim.make_optimizer(total, jax.eval_shape(init_params), **rules)
     return Run(config, model, objective, source, batch, steps_per_pass, tokens_per_step, total, tx, schedule)
 
 

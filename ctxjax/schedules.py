@@ -1,13 +1,14 @@
 """Learning-rate schedules: a function `step -> lr` that works on integers and under `jax.jit`.
 
-`step` is the number of updates already made, so the first update sees step 0. Lengths are texts, `"10000 steps"` or
-`"1 percent"` of the run (a percentage is not rounded to whole steps).
+`step` is the number of updates already made, so the first update sees step 0. Lengths are texts, `"10000 steps"`,
+`"2 epochs"` or `"1 percent"` of the run (a percentage is not rounded to whole steps).
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -18,17 +19,20 @@ from ctxjax.config import ConfigError, Duration, did_you_mean
 Schedule = Callable[[Any], Array]
 
 
-def make_schedule(total_steps: int, lr: float, *, name: str = "constant", **fields: Any) -> Schedule:
+def make_schedule(
+    total_steps: int, lr: float, *, name: str = "constant", steps_per_epoch: int | float | None = None, **fields: Any
+) -> Schedule:
     """The schedule called `name` with its peak at `lr`.
 
     Args:
       total_steps: length of the run in updates.
       lr: the largest value.
       name: a key of `SCHEDULES`.
+      steps_per_epoch: for lengths in epochs; None knows none.
       **fields: that schedule's own arguments; those that are None keep their default.
 
     Raises:
-      ConfigError: an unknown name or field, or a length that is neither steps nor a percentage.
+      ConfigError: an unknown name or field, or a length that is none.
     """
     if name not in SCHEDULES:
         raise ConfigError(f"config.optim.schedule.name={name!r} is no schedule{did_you_mean(name, SCHEDULES)}")
@@ -40,18 +44,27 @@ def make_schedule(total_steps: int, lr: float, *, name: str = "constant", **fiel
             raise ConfigError(f"config.optim.schedule.{key} is not a field of {name!r}{did_you_mean(key, known)}")
     for key in ("warmup", "decay", "anneal", "total"):
         if key in fields:
-            fields[key] = _updates(fields[key], total_steps, f"optim.schedule.{key}")
+            fields[key] = updates(fields[key], total_steps, f"optim.schedule.{key}", steps_per_epoch)
+    if "starts" in fields:
+        lengths = [updates(text, total_steps, "optim.schedule.starts", steps_per_epoch) for text in fields["starts"]]
+        fields["starts"] = tuple(round(length) for length in lengths)
     shape = made(total_steps, **fields)
     return lambda step: lr * shape(jnp.asarray(step, jnp.float32))
 
 
-def _updates(text: str, total_steps: int, field: str) -> float:
-    """A length in updates, a real number: 28.43 percent of 7038 steps is 2000.9."""
+def updates(text: str, total_steps: int, field: str, steps_per_epoch: int | float | None = None) -> float:
+    """A length in updates, a real number: 28.43 percent of 7038 steps is 2000.9.
+
+    Raises:
+      ConfigError: it is no length, or one in a unit that is not known here.
+    """
     length = Duration.parse(text, field)
     if length.unit == "steps":
         return length.amount
     if length.unit == "percent":
         return total_steps * length.amount / 100.0
+    if length.unit == "epochs" and steps_per_epoch is not None:
+        return length.amount * steps_per_epoch
     raise ConfigError(f"config.{field}={text!r} must be in steps or percent of the run")
 
 
@@ -104,6 +117,14 @@ def warmup_linear(
 ) -> Schedule:
     """`warmup_polynomial` with power 1: what google-research/bert trains with."""
     return warmup_polynomial(total_steps, warmup, 1.0, end, offset, total)
+
+
+def ramped_linear(total_steps: int, warmup: float = 0.0) -> Schedule:
+    """`1 - step / total` all the way, times a linear warm-up: what GPT is fine-tuned with.
+
+    Reference: openai/finetune-transformer-lm, opt.py, warmup_linear.
+    """
+    return lambda step: _ramp(step, warmup) * jnp.maximum(1.0 - step / total_steps, 0.0)
 
 
 def cosine(total_steps: int, warmup: float = 0.0, end: float = 0.0, from_start: bool = False) -> Schedule:
@@ -196,6 +217,43 @@ def one_cycle(total_steps: int, div: float = 10.0, anneal: float | None = None) 
     return value
 
 
+def slanted_triangular(
+    total_steps: int, ratio: float = 32.0, cut: Sequence[float] = (0.1,), starts: Sequence[int] = ()
+) -> Schedule:
+    """From `1 / ratio` up to 1 in a share `cut` of the steps, straight, and down again in the rest; once or in cycles.
+
+    Args:
+      total_steps: where the last cycle ends.
+      ratio: the peak over the first value; 32 in the paper.
+      cut: the share of each cycle, the last for all that follow; 0.1 in the paper. Its steps are rounded down.
+      starts: where a second cycle begins, a third, ...; none makes the run one cycle.
+
+    Reference: Howard and Ruder 2018, equation 3; fastai 0.7, sgdr.py, CircularLR, whose `div` is the ratio and whose
+    `cut_div` is the inverse of the share.
+    """
+    edges = [0, *starts, total_steps]
+    if any(first >= last for first, last in itertools.pairwise(edges)):
+        raise ConfigError(
+            f"config.optim.schedule.starts: cycles that begin at steps {list(starts)} do not rise within the run of "
+            f"{total_steps} steps; make it longer, or set other starts"
+        )
+    shares = [cut[min(place, len(cut) - 1)] for place in range(len(edges) - 1)]
+    if not all(0 < share < 1 for share in shares):
+        raise ConfigError(f"config.optim.schedule.cut={tuple(cut)} are not shares between 0 and 1")
+    lengths = [last - first for first, last in itertools.pairwise(edges)]
+    peaks = [max(int(length * share + 1e-6), 1) for length, share in zip(lengths, shares)]
+    first, peak, length = (jnp.asarray(values, jnp.float32) for values in (edges[:-1], peaks, lengths))
+
+    def value(step: Array) -> Array:
+        place = jnp.searchsorted(first, step, side="right") - 1
+        done = step - first[place]
+        fall = 1.0 - (done - peak[place]) / jnp.maximum(length[place] - peak[place], 1.0)
+        share = jnp.clip(jnp.where(done < peak[place], done / peak[place], fall), 0.0, 1.0)
+        return (1.0 + share * (ratio - 1.0)) / ratio
+
+    return value
+
+
 def inverse(total_steps: int, rate: float = 1e-8, warmup: float = 0.0) -> Schedule:
     """`1 / (1 + rate * step)`, after a linear warm-up; it has no end.
 
@@ -209,9 +267,11 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "constant": constant,
     "warmup_linear": warmup_linear,
     "warmup_polynomial": warmup_polynomial,
+    "ramped_linear": ramped_linear,
     "cosine": cosine,
     "inverse_sqrt": inverse_sqrt,
     "warmup_stable_decay": warmup_stable_decay,
     "one_cycle": one_cycle,
+    "slanted_triangular": slanted_triangular,
     "inverse": inverse,
 }

@@ -25,7 +25,7 @@ class TrainState:
       params: nested dict of parameters.
       opt_state: the Optax state.
       carry: recurrent state of the batch rows, `()` where the model has none.
-      extra: batch statistics where a published head has them.
+      extra: what a model keeps beside parameters, `{collection: ...}`, as `batch_stats`; `()` where there is nothing.
     """
 
     step: Any  # the fields hold arrays, and in a tree of the same shape their ShapeDtypeStructs or shardings
@@ -42,6 +42,9 @@ class Forward:
     Draws that a whole batch shares (the negatives of a sampled softmax, dropped weights) come from the step's key, so
     that they do not depend on how the batch is split; dropout, drawn for each row, comes from the micro-batch's. A
     model has them as `make_rng("shared")`, in training alone, and `make_rng("dropout")`.
+
+    Of a model with more than parameters (`TrainState.extra`) `params` are all its `variables`, and what training makes
+    of the rest gathers in `moved`.
     """
 
     model: Model
@@ -49,6 +52,7 @@ class Forward:
     root: Array
     train: bool
     micro: Array | int = 0
+    moved: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def key(self, name: str) -> Array:
         """A key for one purpose of this step, the same in each of its micro-batches."""
@@ -69,7 +73,18 @@ class Forward:
         keys = {"dropout": jax.random.fold_in(self.key("dropout"), self.micro)}
         if self.train:
             keys["shared"] = self.key("shared")
-        return self.model.apply({"params": self.params}, *args, rngs=keys, **kwargs)
+        given = self.params if "params" in self.params else {"params": self.params}
+        more = [name for name in given if name != "params"]
+        if not (self.train and more):
+            return self.model.apply(given, *args, rngs=keys, **kwargs)
+        made, moved = self.model.apply({**given, **self.moved}, *args, rngs=keys, mutable=more, **kwargs)
+        self.moved.update(moved)
+        return made
+
+
+def variables(params: Params, extra: Any = ()) -> Params:
+    """What a model is run with, in place of its parameters, where it has more than those: `{"params": ..., ...}`."""
+    return {"params": params, **extra} if extra else params
 
 
 def init_state(
@@ -84,12 +99,14 @@ def init_state(
       root: the root key of the run.
       carry_rows: the rows of the training batch, for models with a carry.
     """
-    params = model.init(rngs.named_key(root, "init"), inputs, method="touch")["params"]
+    made = dict(model.init(rngs.named_key(root, "init"), inputs, method="touch"))
+    params = made.pop("params")
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         opt_state=tx.init(params),
         carry=model.init_carry(carry_rows),
+        extra=made or (),
     )
 
 
@@ -119,16 +136,18 @@ def make_train_step(
     """
 
     def micro_gradient(
-        params: Params, batch: Batch, carry: Carry, key: Array, weights: Mapping[str, Array], micro: Array | int = 0
+        state: TrainState, batch: Batch, carry: Carry, key: Array, weights: Mapping[str, Array], micro: Array | int = 0
     ):
         def loss_of(params: Params):
-            terms, new_carry = objective(Forward(model, params, key, train=True, micro=micro), batch, carry)
-            return weighted_loss(objective, terms, weights), (terms, new_carry)
+            forward = Forward(model, variables(params, state.extra), key, train=True, micro=micro)
+            terms, new_carry = objective(forward, batch, carry)
+            return weighted_loss(objective, terms, weights), (terms, new_carry, forward.moved)
 
-        (loss, (terms, new_carry)), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
-        return gradient, loss, terms, jax.lax.stop_gradient(new_carry)
+        (loss, (terms, *new)), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        new_carry, moved = jax.lax.stop_gradient(new)
+        return gradient, loss, terms, new_carry, {**state.extra, **moved} if state.extra else ()
 
-    def accumulate(params: Params, batch: Batch, carry: Carry, key: Array, weights: Mapping[str, Array]):
+    def accumulate(state: TrainState, batch: Batch, carry: Carry, key: Array, weights: Mapping[str, Array]):
         def split(leaf: Array) -> Array:
             return jnp.moveaxis(leaf.reshape(-1, accum_steps, *leaf.shape[1:]), 1, 0)
 
@@ -137,28 +156,28 @@ def make_train_step(
 
         def body(sums: Any, micro: Any):
             index, batch, carry = micro
-            gradient, loss, terms, carry = micro_gradient(params, batch, carry, key, weights, index)
+            gradient, loss, terms, carry, _ = micro_gradient(state, batch, carry, key, weights, index)
             return jax.tree.map(jnp.add, sums, (gradient, loss, terms)), carry
 
         micros = (jnp.arange(accum_steps), jax.tree.map(split, batch), jax.tree.map(split, carry))
         first = jax.tree.map(lambda leaf: leaf[0], micros)
-        shapes = jax.eval_shape(lambda: micro_gradient(params, first[1], first[2], key, weights)[:3])
+        shapes = jax.eval_shape(lambda: micro_gradient(state, first[1], first[2], key, weights)[:3])
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         (gradient, loss, terms), carries = jax.lax.scan(body, zeros, micros)
-        return gradient, loss, terms, jax.tree.map(join, carries)
+        return gradient, loss, terms, jax.tree.map(join, carries), state.extra  # which moves with whole batches alone
 
     def step(state: TrainState, batch: Batch, root: Array) -> tuple[TrainState, dict[str, Any]]:
         key = jax.random.fold_in(root, state.step)
         weights = objective.weights(batch)
         gradient_of = micro_gradient if accum_steps == 1 else accumulate
-        gradient, loss, terms, carry = gradient_of(state.params, batch, state.carry, key, weights)
+        gradient, loss, terms, carry, extra = gradient_of(state, batch, state.carry, key, weights)
         grad_norm = optax.tree.norm(gradient)
         rate = objective.rate(batch) if hasattr(objective, "rate") else None
         more = {} if rate is None else {"rate": rate}
         updates, opt_state = optax.with_extra_args_support(tx).update(gradient, state.opt_state, state.params, **more)
         params = optax.apply_updates(state.params, updates)
         finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-        new = state.replace(params=params, opt_state=opt_state, carry=carry)
+        new = state.replace(params=params, opt_state=opt_state, carry=carry, extra=extra)
         new = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
         metrics = {"loss": loss, "grad_norm": grad_norm, "skipped": 1.0 - finite, "terms": terms}
         return new.replace(step=state.step + 1), metrics
@@ -169,7 +188,8 @@ def make_train_step(
 def make_eval_step(
     model: Model, objective: Objective
 ) -> Callable[[Params, Batch, Carry, Array], tuple[dict[str, Mean], Carry]]:
-    """The pure step `(params, batch, carry, key) -> (terms, carry)`, without dropout, by the training objective."""
+    """The pure step `(params, batch, carry, key) -> (terms, carry)`, without dropout, by the training objective; of a
+    model with more than parameters `params` are its `variables`."""
 
     def step(params: Params, batch: Batch, carry: Carry, key: Array) -> tuple[dict[str, Mean], Carry]:
         return objective(Forward(model, params, key, train=False), batch, carry)

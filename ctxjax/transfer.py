@@ -2,8 +2,8 @@
 
 Parts are chosen by regular expression; an array is copied where path and shape agree. Where the two tokenizers differ,
 the rows of every array that has one row a piece are matched by piece: what the old vocabulary lacks keeps its fresh
-initialisation. Anything else that does not fit is refused by name, never cut or padded. Where the other run averaged
-its parameters, the averages are what is taken.
+initialisation, or starts at the mean of the old rows, as ULMFiT's new words do. Anything else that does not fit is
+refused by name, never cut or padded. Where the other run averaged its parameters, the averages are what is taken.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ctxjax import checkpoint, digests, optim, processes, tree
@@ -21,6 +22,7 @@ from ctxjax.config import ConfigError
 from ctxjax.data.transforms.framing import open_framed
 from ctxjax.step import TrainState
 
+FRESH_ROWS = ("random", "mean")
 Config = Any  # a locked ml_collections.ConfigDict, whose fields no type checker knows
 
 
@@ -113,6 +115,7 @@ def init_from(
     path: str | os.PathLike[str],
     pattern: str = ".*",
     optimizer: bool = False,
+    fresh_rows: str = "random",
     report: Callable[[str], None] = print,
 ) -> TrainState:
     """A fresh state with parameters of a checkpoint in it; the step number stays 0.
@@ -124,11 +127,15 @@ def init_from(
       pattern: regular expression over parameter paths, as in `"^(embed|layer_)"`; what it leaves out stays fresh.
       optimizer: take the optimiser's slots of the same parameters too, and its counts, from which the
         learning-rate schedule goes on.
+      fresh_rows: where pieces start that the other vocabulary lacks, in every parameter with one row a piece, tables
+        and biases: "random", their fresh initialisation, or "mean", the mean of all rows there.
       report: called with one sentence on what was taken and what stays fresh.
 
     Raises:
       ConfigError: no good checkpoint, a pattern that matches nothing, or an array that does not fit, by name.
     """
+    if fresh_rows not in FRESH_ROWS:
+        raise ConfigError(f"config.init_from.fresh_rows={fresh_rows!r} is neither 'random' nor 'mean'")
     folder = checkpoint.find(path)
     problems = processes.agree("init_from", lambda: "\n".join(digests.verify(folder)))
     if problems:
@@ -179,12 +186,16 @@ def init_from(
     found = {name: loaded[origin[name]] for name in taken}
     leaves = dict(here)
     for name in taken:
-        leaves[name] = _merge_rows(here[name], found[name], new_rows, old_rows) if by_row(name) else found[name]
+        leaves[name] = found[name]
+        if by_row(name):
+            mean = fresh_rows == "mean" and name.startswith("params/")  # a slot of a row that never moved is fresh
+            leaves[name] = _merge_rows(here[name], found[name], new_rows, old_rows, mean)
     fresh = sorted(name for name in here if name.startswith("params/") and name not in taken)
     report(
         f"took {len(taken)} arrays from step {meta['step']} of {folder}; {len(fresh)} parameters stay fresh"
         + (f" ({', '.join(fresh[:5])}{', ...' if len(fresh) > 5 else ''})" if fresh else "")
         + ("" if same else f"; {len(new_rows)} of {len(tokenizer)} pieces were known there")
+        + (f", the other {len(tokenizer) - len(new_rows)} start at the mean row" * (not same and fresh_rows == "mean"))
     )
     return jax.tree.unflatten(jax.tree.structure(state), list(leaves.values()))
 
@@ -206,7 +217,12 @@ def _slot_of(name: str, params: set[str]) -> bool:
     return bool(ends & params) or parts[-1] == "count"
 
 
-def _merge_rows(fresh: jax.Array, old: np.ndarray, new_rows: np.ndarray, old_rows: np.ndarray) -> jax.Array:
-    """The fresh table with the rows of known pieces replaced, where it lives."""
-    merge = jax.jit(lambda table, index, rows: table.at[index].set(rows), out_shardings=fresh.sharding)
-    return merge(fresh, new_rows, old[old_rows])
+def _merge_rows(fresh: jax.Array, old: np.ndarray, new_rows: np.ndarray, old_rows: np.ndarray, mean: bool) -> jax.Array:
+    """The fresh table with the rows of known pieces replaced, and with `mean` all others too, where it lives."""
+
+    def merge(table: jax.Array, index: jax.Array, rows: jax.Array, centre: jax.Array) -> jax.Array:
+        start = jnp.broadcast_to(centre, table.shape) if mean else table
+        return start.at[index].set(rows)
+
+    centre = old.mean(axis=0, dtype=np.float64).astype(old.dtype)[None]
+    return jax.jit(merge, out_shardings=fresh.sharding)(fresh, new_rows, old[old_rows], centre)

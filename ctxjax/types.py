@@ -13,9 +13,12 @@ labels are never in it. Names in `inputs`:
     mask [B T] bool (True = a real token, which may be attended to), cls_positions [B S] int32,
     decoder_tokens, decoder_segment_ids, decoder_positions [B T'] int32 (the shifted target; tokens are the source),
     subwords [B T S] int32 (rows of n-grams behind those of words, -1 for none),
-    features [B T F] float32 (vectors of every token by models that are not trained)
+    features [B T F] float32 (vectors of every token by models that are not trained; [B T L F], layers to be mixed)
 
-Beside them stand what an objective reads: `counts [B P]` float32 (of co-occurrence), labels of its own in int32.
+Choices of a row, and both orders of a pair, are an axis behind the rows: `tokens [B C T]`, `cls_positions [B C 1]`.
+
+Beside them stand what an objective reads: `counts [B P]` float32 (of co-occurrence), labels of its own in int32;
+`targets` are float32 where a number is told.
 `weights` says how much a position counts in the loss; it never means attention validity. `is_first [B]` is True where a
 lane of a stream restarts, and its carry with it. Training data of a bidirectional language model has a direction axis
 after the rows (`tokens [B 2 T]`), because the published directions read differently shuffled streams.

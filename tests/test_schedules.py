@@ -36,6 +36,12 @@ def gpt(step):
     return PEAK * (x / 0.1 if x <= 0.1 else 0.5 * (1 + math.cos(math.pi * x)))
 
 
+def gpt_tuned(step):
+    """opt.py, warmup_linear: the warm-up while x <= warmup, times what is left of the run."""
+    x = min(step / TOTAL, 1.0)
+    return PEAK * (x / 0.1 if x <= 0.1 else 1.0) * (1 - x)
+
+
 def noam(step):
     """Vaswani et al., equation 3, with the step counted from 1."""
     return 2.0 * 512**-0.5 * min((step + 1) ** -0.5, (step + 1) * WARMUP**-1.5)
@@ -56,6 +62,23 @@ def one_cycle(step):
     return PEAK * (1 + climbed * (32 - 1)) / 32
 
 
+def slanted(step, length=TOTAL, cut_frac=0.1, ratio=32):
+    """Howard and Ruder 2018, equation 3, and its first value once the run is over."""
+    cut = math.floor(length * cut_frac)
+    p = step / cut if step < cut else 1 - (step - cut) / (cut * (1 / cut_frac - 1))
+    return PEAK * (1 + max(p, 0.0) * (ratio - 1)) / ratio
+
+
+def cycles(step):
+    """imdb_scripts/train_clas.py with CircularLR of sgdr.py: (8, 3), (8, 3) and (8, 8), each from its own start."""
+    for start, nb, cut_div in ((0, 100, 3), (100, 155, 3), (255, TOTAL - 255, 8)):
+        if step < start + nb or start == 255:
+            iteration, cut_pt = step - start, nb // cut_div
+            pct = 1 - (iteration - cut_pt) / (nb - cut_pt) if iteration > cut_pt else iteration / cut_pt
+            return PEAK * (1 + max(pct, 0.0) * (8 - 1)) / 8
+    raise AssertionError
+
+
 def falling(step):
     """Bengio et al. 2003: e0 / (1 + r t)."""
     return PEAK / (1 + 1e-3 * step)
@@ -68,6 +91,7 @@ CASES = {
     "lamb": (nvidia, PEAK, {"name": "warmup_polynomial", "warmup": "28.43 percent", "power": 0.5, "offset": 1}),
     "cosine": (cosine, PEAK, {"name": "cosine", "warmup": "100 steps", "end": 0.1}),
     "gpt": (gpt, PEAK, {"name": "cosine", "warmup": "100 steps", "from_start": True}),
+    "gpt_tuned": (gpt_tuned, PEAK, {"name": "ramped_linear", "warmup": "10 percent"}),
     "noam": (noam, 2.0, {"name": "inverse_sqrt", "warmup": "100 steps", "width": 512}),
     "stable": (
         stable,
@@ -75,6 +99,18 @@ CASES = {
         {"name": "warmup_stable_decay", "warmup": "100 steps", "decay": "20 percent", "shape": "sqrt"},
     ),
     "one_cycle": (one_cycle, PEAK, {"name": "one_cycle", "div": 32.0, "anneal": "10 percent"}),
+    "slanted_triangular": (slanted, PEAK, {"name": "slanted_triangular"}),
+    "slanted_triangular_cycles": (
+        cycles,
+        PEAK,
+        {
+            "name": "slanted_triangular",
+            "ratio": 8.0,
+            "cut": (1 / 3, 1 / 3, 1 / 8),
+            "starts": ("1 epochs", "25.5 percent"),
+            "steps_per_epoch": 100,
+        },
+    ),
     "constant": (lambda step: PEAK, PEAK, {"name": "constant"}),
 }
 
@@ -133,6 +169,8 @@ def test_a_million_steps_keep_their_resolution():
         ({"name": "inverse_sqrt", "warmup": "0 steps"}, "longer than 0 steps"),
         ({"name": "warmup_stable_decay", "shape": "cubic"}, "neither 'linear' nor 'sqrt'"),
         ({"name": "warmup_stable_decay", "warmup": "95 percent"}, "longer than the run"),
+        ({"name": "slanted_triangular", "starts": ("9 steps", "9 steps")}, "do not rise within the run of 1000"),
+        ({"name": "slanted_triangular", "cut": (1.5,)}, "are not shares between 0 and 1"),
     ],
 )
 def test_mistakes_are_named(fields, message):

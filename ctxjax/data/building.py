@@ -177,10 +177,10 @@ def _learn(
     from ctxjax.text.wordpiece import WordPiece
 
     kind, size, lowercase = plan["tokenizer"], plan["vocab_size"], plan["lowercase"]
-    split = plan.get("word_split", "rules")
+    split, marked = plan.get("word_split", "rules"), plan.get("marked", "")
     folder = work / f"words-{heldout}"
     folder.mkdir(exist_ok=True)
-    arguments = (settings.field, kind, lowercase, split, heldout)
+    arguments = (settings.field, kind, lowercase, split, heldout, marked)
     reasons: dict[str, int] = {}
     paths = _each_piece(inputs, settings.field, pool, "count words", folder, reasons, count_piece, arguments)
     counts: dict[str, int] = {}
@@ -202,7 +202,8 @@ def _learn(
         raise _nothing(reasons, fields, settings.field)
     _say(f"learning {kind} vocabulary from {sum(counts.values()):,} words, {len(counts):,} distinct")
     if kind == "words":
-        made: Tokenizer = words.Words(words.learn_pieces(counts, size, settings.min_count), lowercase, split)
+        pieces = words.learn_pieces(counts, size, settings.min_count)
+        made: Tokenizer = words.Words(pieces, lowercase, split, marked=marked)
     elif kind == "bpe":
         from ctxjax.text import bpe, bpe_learning
 

@@ -94,3 +94,13 @@ def permute(key: int, places: Integer[np.ndarray, " N"], count: int) -> Int[np.n
 def permutation(key: int, count: int) -> Int[np.ndarray, " count"]:
     """A keyed permutation of `range(count)`, whole."""
     return np.argsort(bits(key, np.arange(count)))
+
+
+def in_passes(name: str, seed: int, elements: Int[np.ndarray, " n"], count: int) -> Int[np.ndarray, " n"]:
+    """Which of `count` things the elements of an endless order are: all of them in every pass, each time shuffled."""
+    numbers, places = np.divmod(elements, count)
+    chosen = np.empty(len(elements), np.int64)
+    for number in np.unique(numbers).tolist():
+        here = numbers == number
+        chosen[here] = permute(key(name, seed, number), places[here], count)
+    return chosen

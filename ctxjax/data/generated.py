@@ -7,11 +7,13 @@ word depends on it, so masked pieces, next words and next sentences can all be l
 from __future__ import annotations
 
 import collections
+import functools
 import os
 import pathlib
 import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from ctxjax.data import corpus
 
@@ -157,9 +159,31 @@ def generated_tags(count: int = 400) -> str:
     return _kept[key].name
 
 
-def stored_vectors(folder: pathlib.Path, *, words: list[str]) -> None:
-    """Write `vectors.npy` for some words, as the vectors of a model are stored: here three letters of each."""
+def tagged_files(spans: bool) -> dict[str, Any]:
+    """Fields of a source that reads `generated_tags`: as spans, or every tag for itself."""
+    names = {"train": "eng.train", "heldout": "eng.testa", "test": "eng.testb", "word": 0}
+    return {**names, "tag": -1, **({"read": "IOB1"} if spans else {"read": "", "scheme": ""})}
+
+
+def store_vectors(folder: str, fields: Mapping[str, Any]) -> tuple[int, int]:
+    """Store vectors of the words of `generated_tags`, as of a model with two layers; returns layers and width.
+
+    Three letters of each word are its lower layer, and the last three its upper one, where both are asked for.
+    """
     import numpy as np
 
-    rows = [[ord(letter) / 128.0 for letter in word.ljust(3)[:3]] for word in words]
-    np.save(folder / "vectors.npy", np.array(rows, np.float32))
+    from ctxjax.data.sources.tagged import Source
+
+    def write(words: list[str], several: bool, place: pathlib.Path) -> None:
+        both = [[word.ljust(3)[:3], word.rjust(3)[-3:]][: 1 + several] for word in words]
+        numbers = [[[ord(letter) / 128.0 for letter in part] for part in parts] for parts in both]
+        np.save(place / "vectors.npy", np.array(numbers, np.float32))
+
+    shape = (0, 0)
+    given = {name: value for name, value in fields.items() if name not in ("name", "corpus", "split")}
+    for split in ("train", "heldout", "test"):
+        source = Source(folder, split, **given)
+        words = [word for one in source.sentences for word in one.words]
+        found = source.open_store(0, functools.partial(write, words, source.kind.is_range))
+        shape = (found.shape[1], found.shape[2])
+    return shape

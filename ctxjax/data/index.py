@@ -43,11 +43,9 @@ def open_index(
     Raises:
       ConfigError: neither the corpus folder nor the cache folder can be written.
     """
-    digest = fingerprint(key)
-    places = [pathlib.Path(corpus_folder) / "index", cache_folder() / "index"]
-    for place in places:
-        if (found := _load(place / digest)) is not None:
-            return found
+    if (there := find_index(corpus_folder, key)) is not None:
+        return there
+    digest, places = fingerprint(key), _places(corpus_folder)
     for place in places:
         try:
             with _locked(place / f".{digest}.lock"):
@@ -62,6 +60,18 @@ def open_index(
     raise ConfigError(
         f"no index can be written to {places[0]} nor to {places[1]}; set CTXJAX_CACHE to a folder that can be written"
     )
+
+
+def find_index(corpus_folder: str | os.PathLike[str], key: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
+    """An index that was built before, or None."""
+    for place in _places(corpus_folder):
+        if (found := _load(place / fingerprint(key))) is not None:
+            return found
+    return None
+
+
+def _places(corpus_folder: str | os.PathLike[str]) -> list[pathlib.Path]:
+    return [pathlib.Path(corpus_folder) / "index", cache_folder() / "index"]
 
 
 def cache_folder() -> pathlib.Path:

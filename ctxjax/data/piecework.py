@@ -81,7 +81,14 @@ def _key(text: str) -> int:
 
 
 def count_piece(
-    chunks: Sequence[Chunk], path: pathlib.Path, field: str, kind: str, lowercase: bool, split: str, heldout: float
+    chunks: Sequence[Chunk],
+    path: pathlib.Path,
+    field: str,
+    kind: str,
+    lowercase: bool,
+    split: str,
+    heldout: float,
+    marked: str = "",
 ) -> None:
     """Write the words of a piece's training documents: a line of JSON about it, then `word<TAB>count` lines."""
     from ctxjax.text import learning, words
@@ -95,7 +102,7 @@ def count_piece(
             if document.key < threshold:
                 continue
             if kind == "words":
-                words.count_words(document.text, lowercase, split, counts)
+                words.count_words(document.text, lowercase, split, counts, marked)
             elif kind == "bpe":
                 from ctxjax.text import bpe
 

@@ -35,6 +35,7 @@ class Settings:
     min_count: int = 1
     lowercase: bool | None = None
     word_split: str | None = None
+    marked: str | None = None
     heldout: float = 0.02
     heldout_input: tuple[str, ...] = ()
     workers: int | None = None
@@ -50,6 +51,8 @@ class Settings:
             raise ConfigError(f"--format {self.format} is none of {', '.join(reading.FORMATS)}")
         if self.tokenizer not in (None, *SIZES):
             raise ConfigError(f"--tokenizer {self.tokenizer} is none of {', '.join(SIZES)}")
+        if self.marked and (self.tokenizer or "words") != "words":
+            raise ConfigError(f"--marked is of words, not of {self.tokenizer}; leave it out or give --tokenizer words")
         if self.vocab and self.vocab_size:
             raise ConfigError("--vocab gives the vocabulary, so --vocab_size has nothing to say; leave one of them out")
         if not 0 <= self.heldout < 1:
@@ -75,6 +78,8 @@ def given_tokenizer(settings: Settings) -> Tokenizer | None:
     options: dict[str, Any] = {} if settings.lowercase is None else {"lowercase": settings.lowercase}
     if settings.word_split is not None:
         options["split"] = settings.word_split
+    if settings.marked is not None:
+        options["marked"] = settings.marked
     tokenizer = open_tokenizer(settings.vocab, **options)
     if settings.tokenizer not in (None, tokenizer.kind):
         raise ConfigError(f"--vocab {settings.vocab} is of kind {tokenizer.kind}, not {settings.tokenizer}")
@@ -126,7 +131,7 @@ def make_plan(
     if given is not None:
         vocabulary: dict[str, Any] = {"vocab": given.digest()}
     else:
-        kind = settings.tokenizer or "wordpiece"
+        kind = settings.tokenizer or ("words" if settings.marked else "wordpiece")
         vocabulary = {
             "tokenizer": kind,
             "vocab_size": settings.vocab_size or SIZES[kind],
@@ -134,6 +139,7 @@ def make_plan(
         }
         if kind == "words":
             vocabulary |= {"min_count": settings.min_count, "word_split": settings.word_split or "rules"}
+            vocabulary |= {"marked": settings.marked} if settings.marked else {}
     formats = {item.format for item in (*inputs, *heldout)}
     plain = {"sentences", "documents", parallel.FORMAT}  # which have no fields
     field = settings.field if formats - plain else None

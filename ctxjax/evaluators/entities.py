@@ -8,69 +8,27 @@ Reference: Tjong Kim Sang and De Meulder 2003, "Introduction to the CoNLL-2003 S
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-import jax
-import numpy as np
-
-from ctxjax import sharding
 from ctxjax.config import ConfigError
-from ctxjax.step import Forward
+from ctxjax.evaluators.telling import Telling
 from ctxjax.text import tags
 
 
-class Evaluator:
-    """Tags every sentence of a split by Viterbi.
+class Evaluator(Telling):
+    """Compares the spans of all sentences.
 
     Args:
-      split: the split of the source.
-      batch_size: sentences at once; 0 is that of training.
+      split, batch_size: see `Telling`.
       by_kind: F1 of every kind of span, too.
-      model, objective, open_source, mesh, train_batch_size: given by the run.
+      **given: by the run.
     """
 
-    def __init__(
-        self,
-        split: str = "heldout",
-        batch_size: int = 0,
-        by_kind: bool = False,
-        *,
-        model: Any,
-        objective: Any,
-        open_source: Callable[[str], Any],
-        mesh: Any,
-        train_batch_size: int,
-    ):
-        del objective
-        self.source = open_source(split)
+    def __init__(self, split: str = "heldout", batch_size: int = 0, by_kind: bool = False, **given: Any):
+        super().__init__(split, batch_size, **given)
+        self.by_kind = by_kind
         if not getattr(self.source, "scheme", ""):
             raise ConfigError("config.evals: entities needs a source whose tags say spans: set config.source.scheme")
-        self.batch_size, self.by_kind, self.mesh = batch_size or train_batch_size, by_kind, mesh
-        if self.batch_size % sharding.row_shards(mesh):
-            raise ConfigError(
-                f"an evaluation batch of {self.batch_size} does not divide over {sharding.row_shards(mesh)} devices"
-            )
-
-        def best(params: Any, inputs: Any) -> Any:
-            forward = Forward(model, params, jax.random.key(0), train=False)
-            return forward.head("viterbi", forward(inputs).hidden[-1], inputs["mask"])
-
-        self._best = jax.jit(best, out_shardings=sharding.replicated(mesh))
-
-    def told(self, params: Any) -> list[list[str]]:
-        """The tags of every sentence, in the order of the file."""
-        count, labels = len(self.source.sentences), self.source.labels
-        index, processes = sharding.process_rows(self.mesh)
-        low, high = (self.batch_size * place // processes for place in (index, index + 1))
-        found: list[list[str]] = []
-        for first in range(0, count, self.batch_size):
-            numbers = np.minimum(np.arange(first, first + self.batch_size), count - 1)
-            inputs = sharding.put(self.source.take(numbers[low:high]), self.mesh)["inputs"]
-            best = np.asarray(jax.device_get(self._best(params, inputs)))
-            for number, row in zip(range(first, min(first + self.batch_size, count)), best):
-                found.append([labels[tag] for tag in row[: len(self.source.sentences[number].words)].tolist()])
-        return found
 
     def run(self, params: Any) -> dict[str, float]:
         """`precision`, `recall` and `f1`, 0 to 100."""

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ctxjax import config as configs
-from ctxjax.models.layers.heads import HEADS, POOLS, Mix, at_positions, side_by_side
+from ctxjax.models.layers.heads import HEADS, OUTCOMES, POOLS, at_positions, side_by_side
+from ctxjax.models.layers.mix import Mix
 from ctxjax.types import Carry, Inputs, Outputs
 
 
@@ -53,13 +54,15 @@ class Model(nn.Module):
 
     Attributes:
       encoder: `name` and fields of the encoder, as the `model` of its own config.
-      task: "classify", "regress" or "choose", or another name in `layers/heads.py`.
+      task: "classify", "regress", "choose", "span", "coreference", or another name in `layers/heads.py`.
       labels: what is told of a text, by number; empty where numbers or choices are.
       pool: the one vector of a text: "" is the encoder's own, where it has a pooler, or the state at
         `inputs.cls_positions`; "mean" and "max" are over what is not padding.
       layers: which of `hidden` are used; empty for the last one, or for all where they are mixed.
       mix: a learned mix of the layers; several layers are set side by side otherwise.
-      mix_norm: see `layers.heads.Mix`.
+      mix_norm: see `layers.mix.Mix`.
+      compare: the two rows of an example are the texts u and v of a pair, each read alone, and the head is given
+        [u, v, |u - v|, u v] (Conneau et al. 2017): for pairs whose encoder is not trained with the task.
       dropout: in the head.
       language_model: `head("language_model", rows)` gives the encoder's own readout, which is trained on.
       options: more fields of the head.
@@ -72,6 +75,7 @@ class Model(nn.Module):
     layers: tuple[int, ...] = ()
     mix: bool = False
     mix_norm: bool = False
+    compare: bool = False
     dropout: float = 0.1
     language_model: bool = False
     options: Mapping[str, Any] | None = None
@@ -90,8 +94,9 @@ class Model(nn.Module):
         kinds = {name: getattr(self.body, name) for name in ("dtype", "param_dtype")}
         mixed = len(self._chosen()) if self.mix else 0
         options = {"dropout": self.dropout, **(self.options or {})}
-        features = self.features()
-        self.heads = Task(self.task, features, self.outcomes(), mixed, self.mix_norm, options, kinds, name="task")
+        self.heads = Task(
+            self.task, self.head_width(), self.outcomes(), mixed, self.mix_norm, options, kinds, name="task"
+        )
 
     # --- what the encoder is ---
 
@@ -133,13 +138,13 @@ class Model(nn.Module):
         chosen = [found[index] for index in self._chosen()]
         return (*found[:-1], max(chosen) if self.mix else sum(chosen))
 
-    def features(self) -> int:
+    def head_width(self) -> int:
         """Width of what the head reads."""
-        return self.widths()[-1]
+        return self.widths()[-1] * (4 if self.compare else 1)
 
     def outcomes(self) -> int:
         """Scores of a text."""
-        return len(self.labels) or 1
+        return len(self.labels) or OUTCOMES.get(self.task, 1)
 
     # --- the protocol ---
 
@@ -163,7 +168,8 @@ class Model(nn.Module):
                 top = jnp.concatenate(layers, axis=-1)
             hidden = (*hidden[:-1], top)
         vectors = self._vectors(outputs, hidden[-1], rows)
-        return Outputs(hidden, vectors.reshape(-1, several * vectors.shape[1], vectors.shape[2]), ())
+        vectors = vectors.reshape(-1, several * vectors.shape[1], vectors.shape[2])
+        return Outputs(hidden, compared(vectors) if self.compare else vectors, ())
 
     def _vectors(self, outputs: Outputs, top: Float[Array, "B T D"], rows: Inputs) -> Float[Array, "B S D"]:
         if self.pool:
@@ -209,12 +215,18 @@ class Model(nn.Module):
     def readout_flops(self, rows: int) -> float:
         """Forward FLOPs of the scores of `rows` vectors."""
         options = {"dropout": self.dropout, **(self.options or {})}
-        head = HEADS[self.task](self.features(), self.outcomes(), {}, **options, parent=None)
+        head = HEADS[self.task](self.head_width(), self.outcomes(), {}, **options, parent=None)
         return 2.0 * head.products(rows)
 
     def language_model_flops(self, rows: int) -> float:
         """Forward FLOPs of the encoder's own readout of `rows` states."""
         return self._encoder().readout_flops(rows)
+
+
+def compared(pairs: Float[Array, "B 2 D"]) -> Float[Array, "B 1 4*D"]:
+    """Both vectors of every pair, their difference without its sign, and their product."""
+    u, v = pairs[:, 0], pairs[:, 1]
+    return jnp.concatenate([u, v, jnp.abs(u - v), u * v], axis=-1)[:, None]
 
 
 def flat(inputs: Inputs) -> tuple[dict[str, Array], int]:

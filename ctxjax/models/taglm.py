@@ -5,124 +5,34 @@
 `inputs.features` are the top layers of a forward and a backward language model side by side; they are computed once
 and nothing of those models is trained. With `features=0` this is the plain tagger that the paper compares with.
 
+The taggers after it are the same but for where the features go in and what they are: ELMo's reads a learned mix of all
+layers beside the word, and perhaps another one at its top; BERT's reads some layers and nothing else, and tells words
+apart, without a CRF.
+
 Reference: Peters et al. 2017, "Semi-supervised sequence tagging with bidirectional language models"; Ma and Hovy 2016,
-"End-to-end Sequence Labeling via Bi-directional LSTM-CNNs-CRF" for the characters of the chunker.
+"End-to-end Sequence Labeling via Bi-directional LSTM-CNNs-CRF" for the characters of the chunker; Peters et al. 2018,
+"Deep contextualized word representations", section 3.2; Devlin et al. 2019, section 5.3.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from ctxjax.models.layers import char_cnn, crf, steps
-from ctxjax.models.layers.core import Embed, Softmax, uniform
+from ctxjax.models.layers import crf
+from ctxjax.models.layers.birnn import DIRECTIONS, GATES, Layer
+from ctxjax.models.layers.core import Softmax, uniform
 from ctxjax.models.layers.dropout import dropout, stream
-from ctxjax.models.layers.encoders import Convolution
-from ctxjax.models.layers.gru import gru
-from ctxjax.models.layers.lstm import lstm
-from ctxjax.models.layers.turning import pick, turned_places
-from ctxjax.text import characters, tags
+from ctxjax.models.layers.mix import Mix
+from ctxjax.models.layers.spelled import ACTIVATIONS, Embeddings
+from ctxjax.text import tags
 from ctxjax.types import Carry, Inputs, Outputs
 
-DIRECTIONS = 2
-GATES = {"gru": 3, "lstm": 4}
-
-
-class RNN(nn.Module):
-    """A GRU or LSTM in both directions; the direction is the first axis of every parameter."""
-
-    cell: str
-    inputs: int
-    width: int
-    kinds: Mapping[str, Any]
-
-    def setup(self) -> None:
-        init, kind, gates = uniform(self.width**-0.5), self.kinds["param_dtype"], GATES[self.cell] * self.width
-        self.input_kernel = self.param("input_kernel", init, (DIRECTIONS, self.inputs, gates), kind)
-        self.recurrent_kernel = self.param("recurrent_kernel", init, (DIRECTIONS, self.width, gates), kind)
-        self.bias = self.param("bias", init, (DIRECTIONS, gates), kind)
-        if self.cell == "gru":
-            self.recurrent_bias = self.param("recurrent_bias", init, (DIRECTIONS, self.width), kind)
-
-    def __call__(self, x: Float[Array, "B T D"], mask: Bool[Array, "B T"] | None) -> Float[Array, "B T W"]:
-        """Every step forward beside backward; behind a row's last step anything may stand."""
-        dtype = self.kinds["dtype"]
-        turned = turned_places(x.shape[1], mask, x.shape[0])
-        used = None if mask is None else mask.sum(axis=1, dtype=jnp.int32).max()
-        both = jnp.stack([x, pick(x, turned)]).swapaxes(1, 2)
-        gates = steps.affine(both, self.input_kernel.astype(dtype), self.bias.astype(dtype), used)
-        state = jnp.zeros((DIRECTIONS, x.shape[0], self.width), jnp.float32)
-        recurrent = self.recurrent_kernel.astype(dtype)
-        if self.cell == "gru":
-            out = gru(gates, recurrent, self.recurrent_bias.astype(dtype), state, used=used)[0]
-        else:
-            out = lstm(gates, recurrent, state, state, used=used)[0]
-        out = out.swapaxes(1, 2)
-        return jnp.concatenate([out[0], pick(out[1], turned)], axis=-1)
-
-
-class Layer(nn.Module):
-    """The place of a recurrent layer in the parameter tree: `layer_i/rnn`."""
-
-    cell: str
-    inputs: int
-    width: int
-    kinds: Mapping[str, Any]
-
-    def setup(self) -> None:
-        self.rnn = RNN(self.cell, self.inputs, self.width, self.kinds)
-
-    def __call__(self, x: Float[Array, "B T D"], mask: Bool[Array, "B T"] | None) -> Float[Array, "B T W"]:
-        return self.rnn(x, mask)
-
-
-class Embeddings(nn.Module):
-    """Words from a table beside words from their characters."""
-
-    vocab_size: int
-    width: int
-    chars: str
-    char_dim: int
-    char_width: int
-    max_chars: int
-    kinds: Mapping[str, Any]
-
-    def setup(self) -> None:
-        kind = self.kinds["param_dtype"]
-        self.tokens = Embed(self.vocab_size, self.width, uniform(math.sqrt(3.0 / self.width)), param_dtype=kind)
-        if self.chars != "none":
-            init = uniform(math.sqrt(3.0 / self.char_dim))
-            self.char_table = Embed(characters.NUM_CHARS, self.char_dim, init, param_dtype=kind, name="chars")
-        if self.chars == "cnn":
-            self.conv_3 = Convolution(3, self.char_dim, self.char_width, "tanh", kind)
-        elif self.chars == "gru":
-            self.char_rnn = RNN("gru", self.char_dim, self.char_width, self.kinds)
-
-    def __call__(self, inputs: Inputs) -> Float[Array, "B T E"]:
-        words = self.tokens(inputs["tokens"]).astype(self.kinds["dtype"])
-        if self.chars == "none":
-            return words
-        chars = inputs["chars"]
-        if chars.shape[-1] != self.max_chars:
-            raise ValueError(f"words of {chars.shape[-1]} characters, where model.max_chars={self.max_chars}")
-        rows = chars.reshape(-1, self.max_chars)
-        embedded = self.char_table(rows).astype(self.kinds["dtype"])
-        if self.chars == "cnn":
-            made = char_cnn.convolve(embedded[None], (self.conv_3.kernel.astype(embedded.dtype),))[0]
-            made = jnp.tanh(made + jnp.broadcast_to(self.conv_3.bias.astype(made.dtype), made.shape))
-        else:
-            # The last state of each direction: forward at the end of the word, backward at its beginning.
-            there = rows != characters.PAD
-            out = self.char_rnn(embedded, there)
-            last = jnp.maximum(there.sum(1) - 1, 0)
-            forward = jnp.take_along_axis(out, last[:, None, None], axis=1)[:, 0, : self.char_width]
-            made = jnp.concatenate([forward, out[:, 0, self.char_width :]], axis=-1)
-        return jnp.concatenate([made.reshape(*words.shape[:2], -1).astype(words.dtype), words], axis=-1)
+CONSTRAINED = ("never", "decoding", "always")
 
 
 class Heads(nn.Module):
@@ -130,25 +40,36 @@ class Heads(nn.Module):
 
     tags: int
     features: int
+    crf_ends: bool | None  # None: no CRF at all
     param_dtype: str
 
     def setup(self) -> None:
         self.scores = Softmax(self.tags, self.features, uniform(self.features**-0.5), self.param_dtype, name="tags")
-        self.crf = crf.Transitions(self.tags, self.param_dtype)
+        if self.crf_ends is not None:
+            self.crf = crf.Transitions(self.tags, self.param_dtype, self.crf_ends)
 
 
 class Model(nn.Module):
     """TagLM of any size; the defaults are the published tagger of names.
 
     Attributes:
-      vocab_size: words. embed_width: of a word's row.
+      vocab_size: words. embed_width: of a word's row; 0 leaves words out.
       labels: the tags, by number.
-      features: width of the language models' vectors, which are joined to the output of the first layer; 0 for none.
+      features: width of the language models' vectors; 0 for none.
+      features_at: the layers to whose outputs they are joined: 1 in TagLM; 0, the token layer, in ELMo's taggers; 0 and
+        `depth` where ELMo is given at the output, too.
+      feature_layers: where `inputs.features` has an axis of layers, how many; else 0.
+      combine: of those layers: "mix", a learned one for each of `features_at`, or "concat", side by side.
+      mix_norm: layers are normalised over the batch before they are mixed; see `layers/mix.py`.
       cell: "gru" (names) or "lstm" (chunks), of `width` each way.
-      chars: "gru", of `char_width` each way; "cnn", `char_width` filters over 3 characters; or "none".
+      chars: "gru", of `char_width` each way; "cnn", `char_width` filters over 3 characters, with `char_activation`; or
+        "none".
       dropout: on the input of every recurrent layer and of the dense one.
       scheme: of the labels; "" for tags that say no spans.
-      constrained: steps that the scheme does not have are forbidden, in training and in use.
+      crf: a chain over the tags of a sentence; without it every word is told apart.
+      crf_ends: the chain has scores for the first and the last tag of a sentence, which AllenNLP's tagger has not.
+      constrained: where steps that the scheme does not have are forbidden: "never", in "decoding" alone (AllenNLP), or
+        "always", in training, too.
     """
 
     vocab_size: int
@@ -157,13 +78,20 @@ class Model(nn.Module):
     embed_width: int = 50
     depth: int = 2
     features: int = 0
+    features_at: tuple[int, ...] = (1,)
+    feature_layers: int = 0
+    combine: str = "mix"
+    mix_norm: bool = False
     cell: str = "gru"
     chars: str = "gru"
     char_dim: int = 25
     char_width: int = 80
+    char_activation: str = "tanh"
     max_chars: int = 50
     scheme: str = "BIOES"
-    constrained: bool = False
+    crf: bool = True
+    crf_ends: bool = True
+    constrained: str = "never"
     dropout: float = 0.25
     dtype: str = "float32"
     param_dtype: str = "float32"
@@ -171,36 +99,59 @@ class Model(nn.Module):
 
     def setup(self) -> None:
         kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        if self.cell not in GATES:
-            raise ValueError(f"model.cell={self.cell!r} is neither 'gru' nor 'lstm'")
-        if self.chars not in ("gru", "cnn", "none"):
-            raise ValueError(f"model.chars={self.chars!r} is none of 'gru', 'cnn' and 'none'")
+        for field, value, known in (
+            ("cell", self.cell, tuple(GATES)),
+            ("chars", self.chars, ("gru", "cnn", "none")),
+            ("char_activation", self.char_activation, tuple(ACTIVATIONS)),
+            ("combine", self.combine, ("mix", "concat")),
+            ("constrained", self.constrained, CONSTRAINED),
+        ):
+            if value not in known:
+                raise ValueError(f"model.{field}={value!r} is none of {', '.join(map(repr, known))}")
         if len(self.labels) < 2:
             raise ValueError(f"model.labels={self.labels} are not two tags or more")
-        if self.constrained and self.scheme not in tags.SCHEMES:
+        if self.constrained != "never" and not (self.crf and self.scheme in tags.SCHEMES):
             raise ValueError(
-                f"model.constrained needs model.scheme={self.scheme!r} to be one of {', '.join(tags.SCHEMES)}"
+                f"model.constrained={self.constrained!r} needs model.crf and model.scheme={self.scheme!r} to be one of "
+                f"{', '.join(tags.SCHEMES)}"
             )
-        if self.features and self.depth < 2:
-            raise ValueError("model.features are read by the second layer: set model.depth to 2 or more, or features=0")
+        if self.features and not (self.features_at and all(0 <= place <= self.depth for place in self.features_at)):
+            raise ValueError(
+                f"model.features are joined to the layers model.features_at={self.features_at}, of 0 to model.depth="
+                f"{self.depth}: change one, or set model.features=0"
+            )
+        if not self.widths()[0]:
+            raise ValueError("model.embed_width=0 and model.chars='none' leave nothing to read: set features_at=(0,)")
         self.embed = Embeddings(
-            self.vocab_size, self.embed_width, self.chars, self.char_dim, self.char_width, self.max_chars, kinds
-        )
-        for index, inputs in enumerate(self._inputs()):
+            self.vocab_size, self.embed_width, self.chars, self.char_activation, self.char_dim, self.char_width,
+            self.max_chars, kinds,
+        )  # fmt: skip
+        for index, inputs in enumerate(self.widths()[:-1]):
             setattr(self, f"layer_{index}", Layer(self.cell, inputs, self.width, kinds))
-        self.heads = Heads(len(self.labels), self.widths()[-1], self.param_dtype, name="head")
+        for place in self._mixed():
+            setattr(self, f"mix_{place}", Mix(self.feature_layers, self.mix_norm, self.param_dtype))
+        ends = self.crf_ends if self.crf else None
+        self.heads = Heads(len(self.labels), self.widths()[-1], ends, self.param_dtype, name="head")
+
+    @property
+    def couples_rows(self) -> bool:
+        """Whether rows of a batch influence one another, which they do where layers are normalised over it."""
+        return bool(self.mix_norm and self._mixed())
+
+    def _mixed(self) -> tuple[int, ...]:
+        """The layers that have a mix of their own."""
+        return self.features_at if self.features and self.feature_layers and self.combine == "mix" else ()
 
     def widths(self) -> tuple[int, ...]:
-        """Features of the token layer and of every recurrent one."""
+        """Features of the token layer and of every recurrent one, with what is joined to them."""
         of_chars = {"gru": DIRECTIONS * self.char_width, "cnn": self.char_width, "none": 0}[self.chars]
-        return (of_chars + self.embed_width, *[DIRECTIONS * self.width] * self.depth)
-
-    def _inputs(self) -> list[int]:
-        """Features that each recurrent layer reads."""
-        return [width + (self.features if index == 1 else 0) for index, width in enumerate(self.widths()[:-1])]
+        joined = self.features * (max(1, self.feature_layers) if self.combine == "concat" else 1)
+        plain = (of_chars + self.embed_width, *[DIRECTIONS * self.width] * self.depth)
+        return tuple(width + (joined if place in self.features_at else 0) for place, width in enumerate(plain))
 
     def __call__(self, inputs: Inputs, carry: Carry = (), train: bool = False) -> Outputs:
-        """Read `tokens [B T]`, `chars [B T C]`, `features [B T F]` and `mask [B T]`, padding behind the words.
+        """Read `tokens [B T]`, `chars [B T C]`, `features [B T F]` or `[B T L F]` and `mask [B T]`, padding behind the
+        words.
 
         Returns:
           hidden: depth + 1 arrays `[B T D]`, the token layer first, of the widths of `widths`.
@@ -210,41 +161,62 @@ class Model(nn.Module):
         if self.features and "features" not in inputs:
             raise ValueError(f"model.features={self.features} needs inputs.features, vectors of every word")
         rng = stream(self.make_rng("dropout")) if train else None
-        x = self.embed(inputs)
+        x = self._joined(self.embed(inputs), 0, inputs)
         hidden = [x]
         for index in range(self.depth):
-            if index == 1 and self.features:
-                x = jnp.concatenate([x, inputs["features"].astype(x.dtype)], axis=-1)
             x = getattr(self, f"layer_{index}")(dropout(x, self.dropout, rng, f"layer_{index}"), mask)
-            x = x.astype(self.dtype)
+            x = self._joined(x.astype(self.dtype), index + 1, inputs)
             hidden.append(x)
         hidden[-1] = dropout(x, self.dropout, rng, "top")
         if mask is not None:
             hidden = [jnp.where(mask[:, :, None], layer, jnp.zeros((), layer.dtype)) for layer in hidden]
         return Outputs(tuple(hidden))
 
+    def _joined(self, x: Float[Array, "B T D"], place: int, inputs: Inputs) -> Float[Array, "B T E"]:
+        """The output of a layer beside the features that are given there."""
+        if not self.features or place not in self.features_at:
+            return x
+        features = inputs["features"].astype(x.dtype)
+        if place in self._mixed():
+            layers = [features[:, :, layer] for layer in range(self.feature_layers)]
+            features = getattr(self, f"mix_{place}")(layers, inputs.get("mask"))
+        features = features.reshape(*x.shape[:2], -1)  # layers side by side, where they are not mixed
+        return jnp.concatenate([x, features], axis=-1)
+
     def readout(self, rows: Float[Array, "N D"]) -> tuple[Array, Array, Array]:
         """The rows as they are, one row a tag, and the bias of every tag."""
         return rows, self.heads.scores.embedding, self.heads.scores.bias
 
     def head(self, name: str, *features: Array) -> Any:
-        """`"crf"` of (top layer, mask, tags): `-log p(tags)` of every row; `"viterbi"` of (top layer, mask): tags."""
-        if name == "crf":
+        """What owns parameters behind the layers.
+
+        `"scores"` of (top layer): `[B T N]`; `"crf"` of (top layer, mask, tags): `-log p(tags)` of every row; `"tags"`
+        of (top layer, mask): the best path, or without a CRF the best tag of every word; `"mix"` of (): the raw
+        weights of all mixes.
+        """
+        if name == "scores":
+            return self._emissions(*features)
+        if name == "crf" and self.crf:
             top, mask, targets = features
-            return crf.negative_log_likelihood(self._emissions(top), self._chain(), targets, mask)
-        if name == "viterbi":
+            return crf.negative_log_likelihood(self._emissions(top), self._chain("always"), targets, mask)
+        if name == "tags":
             top, mask = features
-            return crf.viterbi(self._emissions(top), self._chain(), mask)[0]
-        raise ValueError(f"taglm has no head {name!r}; it has 'crf' and 'viterbi'")
+            if not self.crf:
+                return jnp.where(mask, self._emissions(top).argmax(-1), 0)
+            return crf.viterbi(self._emissions(top), self._chain("decoding", "always"), mask)[0]
+        if name == "mix" and self._mixed():
+            return jnp.concatenate([getattr(self, f"mix_{place}").weights for place in self._mixed()])
+        known = ["'scores'", *["'crf'"] * self.crf, "'tags'", *["'mix'"] * bool(self._mixed())]
+        raise ValueError(f"this tagger has no head {name!r}; it has {', '.join(known)}")
 
     def _emissions(self, top: Float[Array, "B T D"]) -> Float[Array, "B T N"]:
         rows, table, bias = self.readout(top.reshape(-1, top.shape[-1]))
         scores = rows @ table.astype(rows.dtype).T + jnp.broadcast_to(bias.astype(rows.dtype), (len(rows), len(bias)))
         return scores.reshape(*top.shape[:2], -1)
 
-    def _chain(self) -> crf.Chain:
+    def _chain(self, *constrained: str) -> crf.Chain:
         chain = self.heads.crf()
-        if not self.constrained:
+        if self.constrained not in constrained:
             return chain
         within, start, end = tags.allowed(self.labels, self.scheme)
         return crf.constrain(chain, (jnp.asarray(within), jnp.asarray(start), jnp.asarray(end)))
@@ -252,6 +224,8 @@ class Model(nn.Module):
     def touch(self, inputs: Inputs) -> Any:
         """Run everything once, so that `init` makes every parameter."""
         top = self(inputs).hidden[-1]
+        if not self.crf:
+            return self.head("scores", top)
         targets: Int[Array, "B T"] = jnp.zeros(top.shape[:2], jnp.int32)
         return self.head("crf", top, jnp.ones(top.shape[:2], bool), targets)
 
@@ -269,7 +243,7 @@ class Model(nn.Module):
         elif self.chars == "gru":
             word = self.max_chars * DIRECTIONS * 3 * self.char_width * (self.char_dim + self.char_width)
         gates = GATES[self.cell] * self.width
-        word += sum(DIRECTIONS * gates * (inputs + self.width) for inputs in self._inputs())
+        word += sum(DIRECTIONS * gates * (inputs + self.width) for inputs in self.widths()[:-1])
         return 2.0 * rows * length * word
 
     def readout_flops(self, rows: int) -> float:

@@ -20,6 +20,7 @@ from ctxjax.config import ConfigError, did_you_mean
 from ctxjax.optim.averaging import AVERAGED, STEPS, average, eval_params, exported, on_eval
 from ctxjax.optim.groups import NO_DECAY, Group, param_groups
 from ctxjax.optim.rules import RULES
+from ctxjax.optim.thawing import only_thawed, restarted, starts_of
 
 __all__ = [
     "AVERAGED", "NO_DECAY", "RULES", "STEPS", "Group", "eval_params", "exported", "make_optimizer", "on_eval",
@@ -39,6 +40,8 @@ def make_optimizer(
     decay_exclude: str = NO_DECAY,
     lr_multipliers: Sequence[Sequence[Any]] = (),
     frozen: str = "",
+    thaw: Sequence[Sequence[Any]] = (),
+    steps_per_epoch: int | float | None = None,
     **fields: Any,
 ) -> tuple[optax.GradientTransformation, schedules.Schedule]:
     """Build the optimiser of a run.
@@ -56,6 +59,9 @@ def make_optimizer(
       clip: largest global norm of the gradient of all trained parameters; None does not clip.
       weight_decay: of the parameters outside `decay_exclude`.
       decay_exclude: see `param_groups`, as `lr_multipliers` and `frozen`. Frozen parameters have no slots.
+      thaw: `((regex, length), ...)`: the first match is frozen for that long, and then trained; what nothing matches is
+        trained from the start. The rule begins anew, with fresh slots, whenever something thaws.
+      steps_per_epoch: for lengths in epochs.
       **fields: the rule's own arguments; those that are None keep their default.
 
     Returns:
@@ -74,7 +80,8 @@ def make_optimizer(
             raise ConfigError(f"config.optim.{key} is not a field of {name!r}{did_you_mean(key, everywhere)}")
     uses_decay = weight_decay != 0.0 or name == "lamb"
     groups = param_groups(params, decay_exclude if uses_decay else "", lr_multipliers, frozen)
-    lr_of = schedules.make_schedule(total_steps, lr, **dict(schedule))
+    lr_of = schedules.make_schedule(total_steps, lr, steps_per_epoch=steps_per_epoch, **dict(schedule))
+    starts = starts_of(list(groups), thaw, total_steps, steps_per_epoch)
 
     def decayed(path: str, update: jax.Array, param: jax.Array) -> jax.Array:
         return update + weight_decay * param if weight_decay and groups[path].decay else update
@@ -83,16 +90,18 @@ def make_optimizer(
         factor = groups[path].lr_multiplier
         return update if factor == 1.0 else factor * update
 
+    rule = RULES[name](
+        optax.stateless(lambda updates, params: tree.map_named(decayed, updates, params)), groups, **fields
+    )
     tx = optax.chain(
         optax.clip_by_global_norm(clip) if clip else optax.identity(),
-        RULES[name](
-            optax.stateless(lambda updates, params: tree.map_named(decayed, updates, params)), groups, **fields
-        ),
+        restarted(rule, starts) if thaw else rule,
         optax.stateless(lambda updates, params: tree.map_named(multiplied, updates)),
         optax.scale_by_learning_rate(lr_of),
         _scale_by_rate(),
         *([average(**fields)] if name == "ntasgd" else []),
     )
+    tx = only_thawed(tx, starts) if thaw else tx
     if frozen:
 
         def labels(params: Any) -> Any:

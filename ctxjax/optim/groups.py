@@ -39,7 +39,7 @@ def param_groups(
       ConfigError: a parameter that `lr_multipliers` does not cover, a pattern that matches nothing, everything frozen.
     """
     names = list(tree.flatten(params))
-    rules = [(_compile(pattern, "lr_multipliers"), float(factor)) for pattern, factor in lr_multipliers]
+    rules = [(compiled(pattern, "lr_multipliers"), float(factor)) for pattern, factor in lr_multipliers]
 
     def multiplier(name: str) -> float:
         for regex, factor in rules:
@@ -48,7 +48,7 @@ def param_groups(
         raise ConfigError(f"config.optim.lr_multipliers covers no {name!r}; end it with ('.*', 1.0)")
 
     for field, pattern in [("decay_exclude", decay_exclude), ("frozen", frozen)]:
-        if pattern and not any(_compile(pattern, field).search(name) for name in names):
+        if pattern and not any(compiled(pattern, field).search(name) for name in names):
             raise ConfigError(f"config.optim.{field}={pattern!r} matches no parameter; one is called {names[0]!r}")
     for regex, _ in rules:
         if not any(regex.search(name) for name in names):
@@ -67,7 +67,8 @@ def param_groups(
     return groups
 
 
-def _compile(pattern: str, field: str) -> re.Pattern[str]:
+def compiled(pattern: str, field: str) -> re.Pattern[str]:
+    """A regular expression of the config; raises ConfigError, naming the field, where it is none."""
     try:
         return re.compile(pattern)
     except re.error as error:

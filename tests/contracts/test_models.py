@@ -34,12 +34,29 @@ def rows(model, count=4, length=6, seed=0):
 def made(request):
     model = importlib.import_module(f"ctxjax.models.{request.param}").tiny()
     inputs = rows(model)
-    params = jax.jit(lambda: model.init(jax.random.key(0), inputs, method="touch"))()["params"]
-    return model, params, inputs
+    params = dict(jax.jit(lambda: model.init(jax.random.key(0), inputs, method="touch"))())
+    return model, params.pop("params") if len(params) == 1 else params, inputs
+
+
+def run(model, params, *args, **kwargs):
+    """`params` are all variables of a model that has more than parameters."""
+    return model.apply(params if "params" in params else {"params": params}, *args, **kwargs)
 
 
 def apply(model, params, inputs, **kwargs):
-    return model.apply({"params": params}, inputs, carry=model.init_carry(len(inputs["mask"])), **kwargs)
+    return run(model, params, inputs, carry=model.init_carry(len(inputs["mask"])), **kwargs)
+
+
+def puts_to_use(model):
+    """A downstream model, whose method says how wide the vector is that its head reads."""
+    return callable(getattr(model, "features", None))
+
+
+def readable(model, outputs):
+    """Rows for the readout: a biLM's directions are read one by one, of a downstream model the vectors of texts."""
+    if puts_to_use(model) and outputs.pooled is not None:
+        return outputs.pooled[:, 0]
+    return outputs.hidden[-1][:, 0, : getattr(model, "projection", outputs.hidden[-1].shape[-1])]
 
 
 def test_shapes(made):
@@ -51,14 +68,12 @@ def test_shapes(made):
     widths = model.widths() if hasattr(model, "widths") else (width,) * (model.depth + 1)
     assert [layer.shape for layer in outputs.hidden] == [(*inputs["mask"].shape, each) for each in widths]
     if outputs.pooled is not None:
-        assert outputs.pooled.shape == (4, 1, width)
+        assert outputs.pooled.shape == (4, 1, model.features() if puts_to_use(model) else width)
     assert jax.tree.structure(outputs.carry) == jax.tree.structure(model.init_carry(4))
     assert [leaf.shape for leaf in jax.tree.leaves(outputs.carry)] == [
         leaf.shape for leaf in jax.tree.leaves(model.init_carry(4))
     ]
-    last = getattr(model, "projection", outputs.hidden[-1].shape[-1])  # a biLM's directions are read one by one
-    gathered = outputs.hidden[-1][:, 0, :last]
-    read, table, bias = model.apply({"params": params}, gathered, method="readout")
+    read, table, bias = run(model, params, readable(model, outputs), method="readout")
     outcomes = len(getattr(model, "labels", ())) or model.vocab_size
     assert table.shape == (outcomes, read.shape[1]) and bias.shape == (outcomes,)
 
@@ -69,14 +84,13 @@ def test_every_parameter_has_a_finite_gradient_that_is_not_zero(made):
     def loss(params):
         outputs = apply(model, params, inputs)
         total = jnp.square(outputs.hidden[-1]).sum() + jnp.sin(outputs.hidden[-1]).sum()
-        width = model.projection if hasattr(model, "projection") else outputs.hidden[-1].shape[-1]
-        read, table, bias = model.apply({"params": params}, outputs.hidden[-1][:, 0, :width], method="readout")
+        read, table, bias = run(model, params, readable(model, outputs), method="readout")
         total += jnp.square(jax.nn.log_softmax(read @ table.T + jnp.broadcast_to(bias[None], (4, len(bias))))).sum()
         if outputs.pooled is not None:
             total += jnp.square(outputs.pooled).sum()
         if getattr(model, "next_sentence", False):
-            total += jnp.square(model.apply({"params": params}, "nsp", outputs.pooled, method="head")).sum()
-        touched = jax.tree.leaves(model.apply({"params": params}, inputs, method="touch"))
+            total += jnp.square(run(model, params, "nsp", outputs.pooled, method="head")).sum()
+        touched = jax.tree.leaves(run(model, params, inputs, method="touch"))
         return total + sum(jnp.square(leaf).sum() for leaf in touched)
 
     # Away from the initial values: behind a table that starts as zeros nothing would have a gradient.

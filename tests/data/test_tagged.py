@@ -2,14 +2,15 @@
 
 import functools
 import pathlib
+import types
 
 import numpy as np
 import pytest
 
 import ctxjax
-from ctxjax import features
+from ctxjax import storing
 from ctxjax.config import ConfigError
-from ctxjax.data import generated
+from ctxjax.data import generated, stored
 from ctxjax.data.sources import tagged
 from ctxjax.text import characters, tags
 
@@ -80,6 +81,57 @@ def test_tags_that_training_does_not_have_are_named(folder):
         tagged.Source(folder, "heldout", length=5).take(np.array([0]))
 
 
+class Still:
+    """As `ctxjax.load` opens a model of three layers; layer l of a word is l, its letters, and the words around it."""
+
+    can = ("embed",)
+
+    def __init__(self):
+        self.runner = types.SimpleNamespace(longest=None)
+
+    def need(self, method):
+        one_piece = lambda words: types.SimpleNamespace(owners=np.arange(len(words)))
+        return types.SimpleNamespace(encode=one_piece, marks=2)
+
+    def stream(self, texts, layers="all", pool="mean"):
+        for words in texts:
+            rows = [[[layer, len(word), len(words)] for word in words] for layer in range(3)]
+            yield types.SimpleNamespace(layers=np.array(rows[-1:] if layers == "top" else rows, np.float32))
+
+
+def test_any_layers_are_stored_and_all_of_them_serve_for_some(folder):
+    (folder / "model").write_text("")
+    make = lambda **fields: tagged.Source(folder, length=5, max_chars=0, vectors_of=(f"{folder}/model",), **fields)
+    last_two = make(layers="-2:")
+    assert storing.store(last_two, 0, Still()).shape == (7, 2, 3)
+    assert (last_two.features, last_two.feature_layers) == (3, 2)
+    batch = last_two.take(np.array([1, 0]))["inputs"]["features"]
+    assert batch.shape == (2, 5, 2, 3) and batch[0, :2, :, 0].tolist() == [[1, 2], [1, 2]] and not batch[0, 2:].any()
+    with pytest.raises(ConfigError, match="are not stored: run python -m"):
+        make(layers="0").take(np.array([0]))
+    with pytest.raises(ConfigError, match=r"config\.source\.layers='3' are none of the 3 layers"):
+        storing.store(make(layers="3"), 0, Still())
+    storing.store(make(layers="all"), 0, Still())
+    token = make(layers="0")  # a view of what is stored of all layers: no model runs
+    assert token.take(np.array([0]))["inputs"]["features"].shape == (1, 5, 3) and token.feature_layers == 0
+    assert not token.take(np.array([0]))["inputs"]["features"][..., 0].any()
+    assert make(layers="1:").take(np.array([0]))["inputs"]["features"][0, 0, :, 0].tolist() == [1, 2]
+    with pytest.raises(ConfigError, match=r"config\.source\.layers='last' is none of"):
+        make(layers="last")
+
+
+def test_context_is_the_document_round_a_sentence(folder):
+    (folder / "model").write_text("")
+    whole = tagged.Source(folder, length=5, vectors_of=(f"{folder}/model",), context=6)
+    rows = storing.store(whole, 0, Still())[:, 0]
+    assert rows[:, 1].tolist() == [2, 7, 6, 4, 5, 9, 10]  # each word's own letters, in order
+    assert rows[:, 2].tolist() == [6, 6, 6, 6, 6, 6, 6]  # of the seven words six are read at once
+    given = list(stored.texts_of(whole.sentences, [1] * 7, 6))
+    assert [words[first : first + len(one.words)] for (words, first), one in zip(given, whole.sentences)] == [
+        list(one.words) for one in whole.sentences
+    ]
+
+
 def test_vectors_are_those_of_the_loaded_models_and_made_once():
     """Two models side by side, embedded beforehand; without that the source says which command does it."""
     folder = pathlib.Path(generated.generated_tags())
@@ -94,7 +146,7 @@ def test_vectors_are_those_of_the_loaded_models_and_made_once():
     opened = []
     for number, path in enumerate(models):
         opening = functools.partial(lambda path: opened.append(path) or ctxjax.load(path), path)
-        assert [features.store(source, number, opening) for _ in range(2)] == [3, 3]
+        assert [storing.store(source, number, opening).shape[1:] for _ in range(2)] == [(1, 3), (1, 3)]
     assert opened == list(models)
     assert source.features == 6
     batch = source.take(np.array([4, 0]))
@@ -103,5 +155,5 @@ def test_vectors_are_those_of_the_loaded_models_and_made_once():
         expected = [ctxjax.load(path).embed([words], layers="top")[0].layers[0] for path in models]
         np.testing.assert_array_equal(batch["inputs"]["features"][row, : len(words)], np.concatenate(expected, -1))
         assert not batch["inputs"]["features"][row, len(words) :].any()
-    assert len({tagged.model_digest(path) for path in models}) == 2 == len(set(source.fingerprint["models"]))
+    assert len({stored.model_digest(path) for path in models}) == 2 == len(set(source.fingerprint["models"]))
     assert tags.compare([one.tags for one in source.sentences], [one.tags for one in source.sentences])[""].f1 == 1.0

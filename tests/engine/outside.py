@@ -201,7 +201,8 @@ def get_config(arg=None):
     config.keep = 3
     config.max_skipped = 5
     config.evals = dict(heldout=dict(name="objective", split="heldout", batches=4))
-    config.init_from = dict(path=ml_collections.config_dict.placeholder(str), pattern=".*", optimizer=False)
+    origin = ml_collections.config_dict.placeholder(str)
+    config.init_from = dict(path=origin, pattern=".*", optimizer=False, fresh_rows="random")
     config.tensorboard = False
     config.wandb = False
     config.profile_steps = ml_collections.config_dict.placeholder(str)

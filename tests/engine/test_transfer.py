@@ -108,6 +108,30 @@ def test_a_grown_and_shuffled_vocabulary_is_matched_by_piece(origin, start, corp
     assert "22 of 24 pieces were known there" in log
 
 
+def test_new_pieces_start_at_the_mean_row_when_asked(origin, start, tmp_path, monkeypatch):
+    """NumPy oracle: known rows copied, the others the mean of all old rows, tables and biases alike; slots fresh."""
+    monkeypatch.setattr(
+        "ctxjax.text.open_tokenizer", lambda folder: outside.Tokenizer((folder / "vocab.txt").read_text().split())
+    )
+    target = tmp_path / "target"
+    outside.write_corpus(target)
+    pieces = [f"n{number}" for number in range(PIECES)]
+    new = ["new0", *pieces[5:], "new1", "new2"]
+    (target / "vocab.txt").write_text("\n".join(new) + "\n")
+    theirs = checkpoint.read(origin)[0]
+    settings = {"corpus": str(target), "model__vocab_size": len(new), "init_from__path": origin}
+    ours, log = start(**settings, init_from__fresh_rows="mean", init_from__optimizer=True)
+    for name in ("params/embed/embedding", "params/softmax/embedding", "params/bias"):
+        old = theirs[name].astype(np.float64)
+        want = np.stack([old[pieces.index(piece)] if piece in pieces else old.mean(0) for piece in new])
+        np.testing.assert_allclose(ours[name], want, rtol=1e-6, atol=1e-8)
+    mu = next(name for name in theirs if "/mu/" in name and name.endswith("softmax/embedding"))
+    assert not ours[mu][0].any() and ours[mu][1:].any()
+    assert "18 of 21 pieces were known there, the other 3 start at the mean row" in log
+    with pytest.raises(ConfigError, match="fresh_rows='median' is neither 'random' nor 'mean'"):
+        start(**settings, init_from__fresh_rows="median")
+
+
 def test_what_does_not_fit_is_refused_by_name(origin, start, corpus, tmp_path):
     with pytest.raises(
         ConfigError, match=r"params/embed/embedding is float32\[23, 16\] in .* and float32\[23, 8\] here"
@@ -146,3 +170,16 @@ def test_slots_are_told_by_their_path():
     assert transfer._slot_of("opt_state/1/0/mu/layer_0/kernel", params)
     assert not transfer._slot_of("opt_state/1/0/mu/layer_0/bias", params)
     assert transfer._slot_of("opt_state/1/0/count", params)
+
+
+def test_gpts_three_new_pieces_are_found_missing_and_all_others_kept(tmp_path):
+    """The pieces that fine-tuning adds stand behind the old ones, so every old row keeps its place."""
+    from ctxjax.data.generated import make_tokenizer
+    from ctxjax.data.transforms.framing import open_framed
+
+    old = make_tokenizer("bpe")
+    old.save(tmp_path)
+    new = open_framed(tmp_path, "gpt")
+    assert len(new) == len(old) + 3
+    new_rows, old_rows = transfer._rows_by_piece(old, new)
+    assert new_rows.tolist() == old_rows.tolist() == list(range(len(old)))

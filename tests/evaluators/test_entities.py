@@ -7,6 +7,7 @@ from ctxjax import config as configs
 from ctxjax import rngs
 from ctxjax import run as runs
 from ctxjax.config import ConfigError
+from ctxjax.evaluators import word_accuracy
 from ctxjax.evaluators.entities import Evaluator
 from ctxjax.text import tags
 
@@ -36,6 +37,33 @@ def test_every_sentence_once_whatever_the_batch(run):
     assert scores["f1"] == pytest.approx(100 * found[""].f1) and scores["f1_LOC"] == pytest.approx(
         100 * found["LOC"].f1
     )
+
+
+def test_predictions_are_what_conlleval_reads(run, monkeypatch, tmp_path):
+    evaluator = make(run, split="test")
+    monkeypatch.setattr(
+        evaluator, "told", lambda params: [["O"] * len(one.words) for one in evaluator.source.sentences]
+    )
+    path = evaluator.predict(None, tmp_path / "told")
+    assert path.name == "test.predictions.txt"
+    blocks = path.read_text().rstrip("\n").split("\n\n")
+    one = evaluator.source.sentences[1]
+    assert len(blocks) == len(evaluator.source.sentences)
+    assert blocks[1].splitlines() == [f"{word} {tag} O" for word, tag in zip(one.words, one.tags)]
+
+
+def test_words_are_counted_by_whether_training_has_them(run, monkeypatch):
+    mesh = runs.make_mesh(run.config, jax.devices()[:1])
+    given = {"objective": None, "open_source": run.open_source, "mesh": mesh, "train_batch_size": 16}
+    evaluator = word_accuracy.Evaluator(model=run.model, **given)
+    first = evaluator.source.sentences[0].words[0]
+    evaluator.source.training[:] = [one._replace(words=(first,)) for one in evaluator.source.training[:1]]
+    wrong = [["X" if word == first else tag for word, tag in zip(*one[:2])] for one in evaluator.source.sentences]
+    monkeypatch.setattr(evaluator, "told", lambda params: wrong)
+    found = evaluator.run(None)
+    words = [word for one in evaluator.source.sentences for word in one.words]
+    assert (found["known"], found["unknown"], found["words"]) == (0.0, 100.0, len(words))
+    assert found["accuracy"] == pytest.approx(100 * (1 - words.count(first) / len(words)))
 
 
 def test_a_model_that_always_tells_the_truth_has_100(run, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 from ctxjax import tree
 from ctxjax.config import ConfigError
 from ctxjax.models import downstream
-from ctxjax.models.layers.heads import POOLS, Mix
+from ctxjax.models.layers.heads import POOLS
 
 ENCODERS = ("bert", "gpt", "gpt2", "modernbert", "bilm", "awd_lstm", "word2vec", "glove", "fasttext")
 LABELS = ("a", "b", "c")
@@ -19,7 +19,6 @@ LABELS = ("a", "b", "c")
 def fields_of(name):
     """The tiny model of a name as a config has it."""
     model = importlib.import_module(f"ctxjax.models.{name}").tiny()
-    skipped = ("parent", "name")
     return {"name": name} | {
         field: getattr(model, field) for field in model.__dataclass_fields__ if field not in skipped
     }
@@ -67,7 +66,7 @@ def test_paths_are_those_of_pretraining_and_heads_are_left_out(name):
     }
     outputs = jax.eval_shape(lambda: model.apply({"params": params}, inputs))
     assert [layer.shape[-1] for layer in outputs.hidden] == list(model.widths())
-    assert outputs.pooled.shape == (4, 1, model.features()) and outputs.carry == ()
+    assert outputs.pooled.shape == (4, 1, model.head_width()) and outputs.carry == ()
     vectors = jnp.zeros(outputs.pooled.shape)
     scores = jax.eval_shape(lambda: model.apply({"params": params}, "classify", vectors, method="head"))
     assert scores.shape == (4, 1, 3) and scores.dtype == jnp.float32
@@ -107,29 +106,6 @@ def test_vector_of_a_text():
     assert not any(np.any(POOLS[name](outputs.hidden[-1], nothing)) for name in POOLS)
 
 
-def numpy_mix(weights, gamma, layers, mask, norm):
-    """The published sum, and its norm over the whole batch, in NumPy and float64."""
-    shares = np.exp(weights) / np.exp(weights).sum()
-    total = 0.0
-    for share, layer in zip(shares, np.asarray(layers, np.float64)):
-        if norm:
-            inside = layer[mask]
-            layer = np.where(mask[:, :, None], (layer - inside.mean()) / np.sqrt(inside.var() + 1e-12), 0.0)
-        total = total + share * layer
-    return gamma * total
-
-
-@pytest.mark.parametrize("norm", [False, True])
-def test_mix_is_the_published_sum(norm):
-    rng = np.random.default_rng(0)
-    layers = [rng.normal(size=(3, 5, 4)).astype(np.float32) for _ in range(3)]
-    mask = np.arange(5)[None] < np.array([5, 2, 4])[:, None]
-    weights, gamma = np.array([0.3, -1.0, 0.5], np.float32), np.float32(1.7)
-    params = {"params": {"weights": weights, "gamma": gamma}}
-    ours = Mix(3, norm, "float32").apply(params, [jnp.asarray(layer) for layer in layers], jnp.asarray(mask))
-    np.testing.assert_allclose(ours, numpy_mix(weights, gamma, layers, mask, norm), atol=1e-5)
-
-
 @pytest.mark.parametrize(
     "name", ["bert", *(pytest.param(name, marks=pytest.mark.slow) for name in ("awd_lstm", "bilm"))]
 )
@@ -162,7 +138,7 @@ def test_choices_are_rows(name):
     model, params, inputs = make(name, task="choose", labels=())
     several = {key: jnp.stack([leaf, leaf[::-1]], axis=1) for key, leaf in inputs.items()}
     outputs, alone = (apply(model, params, which) for which in (several, inputs))
-    assert outputs.pooled.shape == (4, 2, model.features())
+    assert outputs.pooled.shape == (4, 2, model.head_width())
     np.testing.assert_allclose(outputs.pooled[:, 0], alone.pooled[:, 0], atol=1e-6)
     np.testing.assert_allclose(outputs.pooled[:, 1], alone.pooled[::-1, 0], atol=1e-6)
     assert model.apply({"params": params}, "choose", outputs.pooled, method="head").shape == (4, 2, 1)

@@ -38,7 +38,8 @@ def test_features_are_joined_to_the_output_of_the_first_layer():
     changed = dict(inputs, features=inputs["features"].at[0, 2].add(1.0))
     one, two = (model.apply({"params": params}, which).hidden for which in (inputs, changed))
     np.testing.assert_array_equal(one[0], two[0])
-    np.testing.assert_array_equal(one[1], two[1])
+    np.testing.assert_array_equal(one[1][..., :16], two[1][..., :16])
+    np.testing.assert_array_equal(one[1][inputs["mask"]][:, 16:], inputs["features"][inputs["mask"]])
     moved = np.abs(one[2] - two[2]).max(-1)
     assert (moved[0] > 1e-6).all() and not moved[1:].any()  # both directions carry it through the sentence
     flat = tree.flatten(params)
@@ -49,8 +50,8 @@ def test_features_that_are_missing_are_named():
     model, params, inputs = example(features=3)
     with pytest.raises(ValueError, match=r"model\.features=3 needs inputs.features"):
         model.apply({"params": params}, {name: value for name, value in inputs.items() if name != "features"})
-    with pytest.raises(ValueError, match=r"set model\.depth to 2 or more"):
-        model.clone(depth=1).apply({"params": params}, inputs)
+    with pytest.raises(ValueError, match=r"of 0 to model\.depth=2"):
+        model.clone(features_at=(3,)).apply({"params": params}, inputs)
 
 
 @pytest.mark.parametrize(("cell", "chars"), VARIANTS)
@@ -107,14 +108,14 @@ def test_the_published_tagger_of_names_has_its_parameters():
 
 
 def test_constrained_paths_keep_to_the_scheme():
-    model, params, inputs = example(constrained=True)
-    free = model.clone(constrained=False)
+    model, params, inputs = example(constrained="always")
+    free = model.clone(constrained="never")
     rng = np.random.default_rng(0)
     broken = 0
     for _ in range(10):
         top = jnp.asarray(5 * rng.normal(size=(3, 6, 16)), jnp.float32)
-        for one in (model, free):
-            best = one.apply({"params": params}, "viterbi", top, inputs["mask"], method="head")
+        for one in (model, model.clone(constrained="decoding"), free):
+            best = one.apply({"params": params}, "tags", top, inputs["mask"], method="head")
             for row, length in zip(np.asarray(best).tolist(), LENGTHS):
                 try:
                     tags.spans([model.labels[tag] for tag in row[:length]], "BIOES")
@@ -127,10 +128,11 @@ def test_constrained_paths_keep_to_the_scheme():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"cell": "rnn"}, "model.cell='rnn' is neither"),
+        ({"cell": "rnn"}, "model.cell='rnn' is none of"),
         ({"chars": "rnn"}, "model.chars='rnn' is none of"),
         ({"labels": ("O",)}, "are not two tags"),
-        ({"scheme": "", "constrained": True}, "model.constrained needs model.scheme=''"),
+        ({"scheme": "", "constrained": "always"}, "model.constrained='always' needs model.crf and model.scheme=''"),
+        ({"embed_width": 0, "chars": "none"}, "leave nothing to read"),
     ],
 )
 def test_mistakes_are_named(fields, message):

@@ -5,7 +5,7 @@ import json
 import jax
 import pytest
 
-from ctxjax import evaluate, loop, metrics
+from ctxjax import evaluate, loop, metrics, trained
 from ctxjax.config import ConfigError
 from tests.engine import outside
 
@@ -54,7 +54,7 @@ def test_the_carry_goes_through_the_batches(run):
 
     folder = checkpoint.find(run / "work")
     meta = checkpoint.read_meta(folder)
-    config = evaluate.from_meta(meta, {"evals.heldout.batches": "8"})
+    config = trained.from_meta(meta, {"evals.heldout.batches": "8"})
     with_carry = evaluate.evaluate(config, folder, meta)["heldout/next"]
     assembled = runs.assemble(config)
     mesh = runs.make_mesh(config)

@@ -25,7 +25,7 @@ def test_stored_by_the_program_and_read_by_the_run(models, tmp_path, capsys):
     for _ in range(2):  # the second time nothing is left to do
         assert features.main(["--config", CONFIG, *settings]) == 0
         out = capsys.readouterr()
-        assert out.out == "--config.model.features=6\n" and out.err.count("3 numbers a word by") == 6
+        assert out.out == "--config.model.features=6\n" and out.err.count("1 x 3 numbers a word by") == 6
     config = configs.load(CONFIG)
     configs.override(config, {"source.vectors_of": models, "total": "4 steps", "eval_every": "4 steps"})
     with pytest.raises(ConfigError, match=r"config\.model\.features=0 is not config\.source\.features=6"):

@@ -37,6 +37,9 @@ WIDER = {
     "fasttext": {"width": 512, "labels": tuple(map(str, range(300)))},
     "glove": {"width": 512},
     "taglm": {"width": 256, "embed_width": 64, "chars": "none"},
+    "downstream": {
+        "encoder": {"name": "bert", "vocab_size": 53, "width": 128, "depth": 2, "num_heads": 2, "mlp_dim": 512}
+    },
 }
 
 

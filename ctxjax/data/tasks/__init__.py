@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 import pathlib
 import pkgutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ctxjax.config import ConfigError, did_you_mean
-
-SPLITS = ("train", "heldout", "test")
 
 
 class Example(NamedTuple):
@@ -40,7 +39,9 @@ class Task:
 
     Attributes:
       kind: "classify", "regress" or "choose": the model's task.
-      read: `(folder, split)` to examples, in the order of the file.
+      read: a file to its examples, in order.
+      files: split to the names that its file may have, the first that is there being read. A split that has none is
+        drawn from the training file.
       labels: of a classification, by number; empty where the training file says which there are.
       metrics: names in `ctxjax/evaluators/scores.py`; the first is the official one.
       parts: texts of a row, 1 or 2.
@@ -48,11 +49,13 @@ class Task:
       bounds: least and largest number of a regression.
       symmetric: the two texts may change places.
       positive: the label that F1 counts.
-      submission: name of the file of predictions. header: its first line. spelling: labels as it has them.
+      skipped: what the published recipe leaves out of training, as a target; these are counted.
+      submissions: split to the name of the official file of predictions.
     """
 
     kind: str
-    read: Callable[[pathlib.Path, str], Iterator[Example]]
+    read: Callable[[pathlib.Path], Iterator[Example]]
+    files: Mapping[str, tuple[str, ...]]
     labels: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ("accuracy",)
     parts: int = 1
@@ -60,9 +63,20 @@ class Task:
     bounds: tuple[float, float] | None = None
     symmetric: bool = False
     positive: str = ""
-    submission: str = "predictions.tsv"
-    header: str = "index\tprediction"
-    spelling: Sequence[tuple[str, str]] = ()
+    skipped: tuple[str, ...] = ()
+    submissions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def path(self, folder: str | os.PathLike[str], split: str) -> pathlib.Path:
+        """The file of a split.
+
+        Raises:
+          ConfigError: there is none.
+        """
+        names = self.files[split]
+        for name in names:
+            if (found := pathlib.Path(folder) / name).exists():
+                return found
+        raise ConfigError(f"config.source.corpus={os.fspath(folder)!r} has no {' or '.join(names)} for {split!r}")
 
 
 def open_task(name: str, field: str = "config.source.task") -> Any:
@@ -84,6 +98,6 @@ def open_task(name: str, field: str = "config.source.task") -> Any:
         known = [each.name for each in pkgutil.iter_modules(__path__)]
         raise ConfigError(f"{field}={name!r} names no module of tasks{did_you_mean(module, known)}")
     if not hasattr(found, attribute):
-        known = [each for each, value in vars(found).items() if hasattr(value, "read")]
+        known = [each for each, value in vars(found).items() if isinstance(value, Task)]
         raise ConfigError(f"{field}={name!r}: there is no {attribute!r} in {module!r}{did_you_mean(attribute, known)}")
     return getattr(found, attribute)

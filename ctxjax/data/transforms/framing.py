@@ -18,7 +18,7 @@ import os
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from ctxjax.config import ConfigError, did_you_mean
 from ctxjax.data.transforms.pairs import truncate
@@ -105,6 +105,10 @@ class Framing:
         """How many of a row's tokens are marks."""
         return len(self.first) + (parts - 1) * len(self.between) + len(self.last)
 
+    def place(self, length: int) -> int:
+        """Where the one vector of a row of so many tokens is taken."""
+        return 0 if self.family == "bert" else max(0, length - 1)
+
     def kept(self, lengths: tuple[int, ...]) -> tuple[int, ...]:
         """How many pieces are left of each of one or two parts."""
         room = self.length - self.marks(len(lengths))
@@ -114,6 +118,15 @@ class Framing:
             return tuple(min(length, self.length // 2 - 2) for length in lengths)
         cut = truncate(np.array(lengths[:1]), np.array(lengths[1:]), room)
         return tuple(length - int(lost[0]) for length, lost in zip(lengths, cut))
+
+    def sizes(self, lengths: Int[np.ndarray, "N parts"]) -> tuple[Int[np.ndarray, " N"], Bool[np.ndarray, " N"]]:
+        """Tokens of the rows of many examples, and which of them lose pieces."""
+        marks = self.marks(lengths.shape[1])
+        if self.family == "gpt" and lengths.shape[1] == 2:
+            kept = np.minimum(lengths, self.length // 2 - 2)
+            return kept.sum(1) + marks, (kept < lengths).max(1)
+        whole = lengths.sum(1) + marks
+        return np.minimum(whole, self.length), whole > self.length
 
     def __call__(self, *parts: Int[np.ndarray, " _"]) -> Row:
         """The row of one or two parts, ids without marks."""
@@ -129,6 +142,5 @@ class Framing:
             segments.append(np.full(length + len(behind), number, np.int32))
             place += length + len(behind)
         tokens = np.concatenate(pieces).astype(np.int32)
-        at = 0 if self.family == "bert" else max(0, len(tokens) - 1)
         cut = sum(map(len, parts)) - sum(kept)
-        return Row(tokens, np.concatenate(segments), at, tuple(starts), kept, cut)
+        return Row(tokens, np.concatenate(segments), self.place(len(tokens)), tuple(starts), kept, cut)

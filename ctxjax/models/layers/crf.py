@@ -35,19 +35,24 @@ class Chain(NamedTuple):
 
 
 class Transitions(nn.Module):
-    """The parameters of a chain, which start as zeros."""
+    """The parameters of a chain, which start as zeros; without `ends` the first and the last tag score nothing."""
 
     tags: int
     param_dtype: str
+    ends: bool = True
 
     def setup(self) -> None:
         zeros, kind = nn.initializers.zeros, self.param_dtype
         self.transitions = self.param("transitions", zeros, (self.tags, self.tags), kind)
-        self.start = self.param("start", zeros, (self.tags,), kind)
-        self.end = self.param("end", zeros, (self.tags,), kind)
+        if self.ends:
+            self.start = self.param("start", zeros, (self.tags,), kind)
+            self.end = self.param("end", zeros, (self.tags,), kind)
 
     def __call__(self) -> Chain:
-        return Chain(self.transitions, self.start, self.end)
+        if self.ends:
+            return Chain(self.transitions, self.start, self.end)
+        nothing = jnp.zeros(self.tags, self.param_dtype)
+        return Chain(self.transitions, nothing, nothing)
 
 
 def constrain(chain: Chain, allowed: tuple[Array, Array, Array]) -> Chain:

@@ -16,44 +16,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ctxjax.models.layers.core import Dense
+from ctxjax.models.layers.coreference import Coreference
 from ctxjax.models.layers.dropout import Stream, dropout, stream, substream
+from ctxjax.models.layers.tag_head import Tags
 from ctxjax.types import Outputs
-
-
-class Mix(nn.Module):
-    """`gamma * sum_j softmax(w)_j h_j` over layers; w starts as zeros and gamma as one.
-
-    Attributes:
-      norm: each layer is first brought to mean 0 and variance 1, one of each over all that is not padding in the *whole
-        batch*, so that rows of a batch influence one another.
-
-    Reference: Peters et al. 2018, section 3.2; allenai/bilm-tf bilm/elmo.py.
-    """
-
-    layers: int
-    norm: bool
-    param_dtype: str
-
-    def setup(self) -> None:
-        self.weights = self.param("weights", nn.initializers.zeros, (self.layers,), self.param_dtype)
-        self.gamma = self.param("gamma", nn.initializers.ones, (), self.param_dtype)
-
-    def __call__(
-        self, layers: Sequence[Float[Array, "B T D"]], mask: Bool[Array, "B T"] | None
-    ) -> Float[Array, "B T D"]:
-        shares = jax.nn.softmax(self.weights)
-        layers = [normalised(layer, mask) for layer in layers] if self.norm else layers
-        return self.gamma * sum(shares[index] * layer for index, layer in enumerate(layers))
-
-
-def normalised(layer: Float[Array, "B T D"], mask: Bool[Array, "B T"] | None) -> Float[Array, "B T D"]:
-    """With one mean and variance over all elements of the batch that are not padding, and zeros for padding."""
-    there = jnp.ones(layer.shape[:2], bool) if mask is None else mask
-    there = jnp.broadcast_to(there[:, :, None], layer.shape)
-    count = there.sum().astype(jnp.float32)
-    mean = jnp.where(there, layer, 0.0).sum() / count
-    centred = jnp.where(there, layer - mean, 0.0)
-    return centred * jax.lax.rsqrt(jnp.square(centred).sum() / count + 1e-12)
 
 
 def side_by_side(layers: Sequence[Float[Array, "B T _"]]) -> list[Float[Array, "B T D"]]:
@@ -141,4 +107,14 @@ class Scores(nn.Module):
         return rows * (self.features * self.width + (self.width or self.features) * self.outcomes)
 
 
-HEADS = {"classify": Scores, "regress": Scores, "choose": Scores}
+class Spans(Scores):
+    """Scores of every position: whether an answer begins there, and whether it ends there. BERT's have no dropout."""
+
+    def touch(self, outputs: Outputs) -> Array:
+        """Make every parameter."""
+        return self(outputs.hidden[-1])
+
+
+HEADS = {"classify": Scores, "regress": Scores, "choose": Scores, "span": Spans, "tag": Tags}
+HEADS["coreference"] = Coreference
+OUTCOMES = {"span": 2}  # of a head whose scores are not those of labels; else one

@@ -1,0 +1,235 @@
+"""Questions on contexts: a row is a question and a window of its context, and where in the row the answer is.
+
+Reference: Devlin et al. 2019, section 4.2; google-research/bert run_squad.py.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import grain
+import numpy as np
+from jaxtyping import Float, Int
+
+from ctxjax.config import ConfigError
+from ctxjax.data import draws, pipeline
+from ctxjax.data.arrays import file_digest
+from ctxjax.data.index import open_index
+from ctxjax.data.sources.labelled_texts import Place
+from ctxjax.data.tasks import squad
+from ctxjax.data.transforms.framing import Framing, open_framed
+from ctxjax.data.transforms.question_index import write_index
+
+_VERSION = 1  # of the index; part of its key
+
+
+class Source:
+    """Questions with the windows of their contexts, shuffled anew in every pass.
+
+    Row (L = `length`): inputs {tokens [L], mask [L], cls_positions [1], segment_ids [L]}, [CLS] question [SEP] window
+    [SEP], the last for BERT alone; targets [2], the first and the last piece of the answer, both the place of [CLS]
+    where the window does not hold it or there is none; weights [2], 0 for windows of a held-out question whose answer
+    was not found. Other families have other marks (`transforms/framing.py`).
+    """
+
+    def __init__(
+        self,
+        corpus: str | os.PathLike[str] = "",
+        split: str = "train",
+        tokenizer: str | os.PathLike[str] = "",
+        framing: str = "",
+        version: str = "1.1",
+        train: Sequence[str] = ("train-v1.1.json",),
+        heldout: Sequence[str] = ("dev-v1.1.json",),
+        test: Sequence[str] = (),
+        held_out: float = 0.0,
+        length: int = 384,
+        stride: int = 128,
+        max_query: int = 64,
+        count_windows: bool = False,
+    ):
+        """Open the files; they are read when they are first needed.
+
+        Args:
+          corpus: a folder with files of SQuAD's layout.
+          split: "train", "heldout" or "test"; the next three fields name the files of each.
+          tokenizer: empty is the folder `tokenizer` of the corpus.
+          framing: a key of `transforms.framing.MARKS`; empty for the tokenizer's own.
+          version: "1.1" leaves out what its context does not answer, "2.0" trains on it.
+          held_out: where it is over 0, that share of the articles in all files of `train` is the split "heldout", the
+            rest "train", and a question that stands in two files counts once.
+          length: positions of a row.
+          stride: pieces from one window of a context to the next.
+          max_query: pieces of a question at most; the rest is cut off.
+          count_windows: an epoch is a pass over the windows, not, as published, as many rows as there are questions.
+
+        Raises:
+          ConfigError: no such file, or an impossible field.
+        """
+        if not corpus:
+            raise ConfigError("config.source.corpus is empty; set it to a folder with files of SQuAD")
+        if version not in squad.VERSIONS:
+            raise ConfigError(f"config.source.version={version!r} is not one of {', '.join(squad.VERSIONS)}")
+        if length <= max_query + 4 or stride < 1 or max_query < 1:
+            raise ConfigError("config.source needs max_query and stride >= 1 and length > max_query + 4")
+        if not 0.0 <= held_out < 1.0:
+            raise ConfigError(f"config.source.held_out={held_out} is not a share from 0 to below 1")
+        files = {"train": tuple(train), "heldout": tuple(train if held_out else heldout), "test": tuple(test)}
+        if not files.get(split):
+            named = ", ".join(name for name, some in files.items() if some)
+            raise ConfigError(f"config.source.split={split!r} has no files; there are {named}")
+        self.corpus, self.split, self.version, self.held_out = Place(pathlib.Path(corpus)), split, version, held_out
+        self.length, self.stride, self.max_query, self.count_windows = length, stride, max_query, bool(count_windows)
+        self._files = [self.corpus.folder / name for name in files[split]]
+        for file in self._files:
+            if not file.is_file():
+                raise ConfigError(f"config.source.{split}: there is no file {file}")
+        self._tokenizer, self._framing = pathlib.Path(tokenizer or self.corpus.folder / "tokenizer"), framing
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = ("questions", "tokenizer", "framing", "_index", "fingerprint", "tokens_per_row")
+        return {name: value for name, value in self.__dict__.items() if name not in kept}
+
+    @functools.cached_property
+    def tokenizer(self) -> Any:
+        """With the marks of its family among its pieces."""
+        return open_framed(self._tokenizer, self._framing)
+
+    @functools.cached_property
+    def framing(self) -> Framing:
+        """How question and window become a row."""
+        return Framing(self.tokenizer, self.length, self._framing)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of pieces."""
+        return len(self.tokenizer)
+
+    @functools.cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """What decides the rows beside seed and batch size."""
+        names = ("version", "held_out", "length", "stride", "max_query", "count_windows")
+        options = {name: getattr(self, name) for name in names}
+        files = [file_digest(file) for file in self._files]
+        about = {"tokenizer": self.tokenizer.digest(), "framing": self.framing.family}
+        return {"source": "questions", "split": self.split, "files": files, **about, **options}
+
+    @functools.cached_property
+    def questions(self) -> list[squad.Question]:
+        """The questions of the split, in the order of the files, whether their answer is found or not."""
+        found = [one for file in self._files for one in squad.read(file)]
+        total = len(found)
+        if self.held_out and self.split != "test":
+            here = self.split == "heldout"
+            found = [one for one in squad.distinct(found) if squad.held_out(one.title, self.held_out) == here]
+        if self.version == "1.1" and self.split != "test":
+            kept = [one for one in found if one.answers]
+            _say(self.split, len(found) - len(kept), "questions without an answer left out, which are for version=2.0")
+            found = kept
+        elif self.split != "test":
+            for one in found:
+                if not (one.answers or one.impossible):
+                    raise ConfigError(f"{one.where}: no answer, and is_impossible is not true")
+        if not found:
+            raise ConfigError(f"config.source: of {total} questions none is left for the split {self.split!r}")
+        return found
+
+    @property
+    def examples(self) -> list[squad.Question]:
+        """The questions, by the name that sources of whole texts have them under."""
+        return self.questions
+
+    @functools.cached_property
+    def _index(self) -> dict[str, np.ndarray]:
+        key = {"index": "questions", "version": _VERSION, **self.fingerprint}
+        return open_index(
+            self.corpus.folder,
+            key,
+            functools.partial(write_index, source=self, report=functools.partial(_say, self.split)),
+        )
+
+    @property
+    def windows(self) -> Int[np.ndarray, "W 6"]:
+        """Of every window: its question, first piece and size; the targets, and whether they count."""
+        return self._index["windows"]
+
+    def context(self, question: int) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, "n 2"]]:
+        """Pieces of a question's context, and the characters of each."""
+        index = self._index
+        number = index["contexts"][question]
+        first, last = index["context_starts"][number : number + 2]
+        return index["context_ids"][first:last], index["context_offsets"][first:last]
+
+    def query(self, question: int) -> Int[np.ndarray, " n"]:
+        """Pieces of a question, cut to `max_query`."""
+        index = self._index
+        first, last = index["query_starts"][question : question + 2]
+        return index["query_ids"][first:last]
+
+    def place_of_window(self, question: int) -> int:
+        """The position of a row where the window of a question begins."""
+        return len(self.framing.first) + len(self.query(question)) + len(self.framing.between)
+
+    @functools.cached_property
+    def tokens_per_row(self) -> int:
+        """Pieces of a row, on average."""
+        windows = self.windows
+        queries = np.diff(self._index["query_starts"])[windows[:, 0]]
+        return max(1, round(float((queries + windows[:, 2] + self.framing.marks(2)).mean())))
+
+    def steps_per_pass(self, batch_size: int) -> int:
+        """Steps until as many rows were read as there are questions (or windows; see `count_windows`)."""
+        windows = self.windows
+        count = len(windows) if self.count_windows else len(np.unique(windows[:, 0]))
+        return max(1, count // batch_size)
+
+    def rows(self, seed: int, batch_size: int) -> grain.MapDataset:
+        """Single rows, endless; element s * batch_size + i is row i of step s (here whatever `batch_size` is)."""
+        return pipeline.rows_of(self, seed, batch_size)
+
+    def batch(self, seed: int, batch_size: int, elements: Int[np.ndarray, " B"]) -> dict[str, Any]:
+        """Some elements of `rows`, made together."""
+        del batch_size
+        return self.take(draws.in_passes("windows", seed, elements, len(self.windows)))
+
+    def take(self, chosen: Int[np.ndarray, " B"]) -> dict[str, Any]:
+        """The rows of some windows by number."""
+        shape, windows, framing = (len(chosen), self.length), self.windows[chosen], self.framing
+        tokens = np.full(shape, getattr(self.tokenizer, "pad_id", 0), np.int32)
+        segments, mask, places = np.zeros(shape, np.int32), np.zeros(shape, np.bool_), np.zeros(len(chosen), np.int32)
+        for row, (question, first, size) in enumerate(windows[:, :3].tolist()):
+            query, window = self.query(question), self.context(question)[0][first : first + size]
+            ids = np.concatenate([framing.first, query, framing.between, window, framing.last])
+            tokens[row, : len(ids)], mask[row, : len(ids)] = ids, True
+            segments[row, self.place_of_window(question) : len(ids)] = 1
+            places[row] = framing.place(len(ids))
+        inputs = {"tokens": tokens, "mask": mask, "cls_positions": places[:, None]}
+        inputs |= {"segment_ids": segments} if framing.family == "bert" else {}
+        weights: Float[np.ndarray, "B 2"] = np.repeat(windows[:, 5:], 2, axis=1).astype(np.float32)
+        return {"inputs": inputs, "targets": windows[:, 3:5].astype(np.int32), "weights": weights}
+
+
+def _say(split: str, number: int, what: str) -> None:
+    if number:
+        print(f"{split}: {number} {what}", file=sys.stderr)
+
+
+def stand_in(fields: Any) -> dict[str, Any]:
+    """Fields with which rows of a config's shapes can be made without its files."""
+    version = fields["version"]
+    files = {"train": (f"train-v{version}.json",), "heldout": (f"dev-v{version}.json",), "held_out": 0.0}
+    from ctxjax.data.generated_questions import generated_questions
+
+    return {"corpus": generated_questions(), "tokenizer": "", "framing": "", **files}
+
+
+def example() -> Source:
+    """A small source on generated questions."""
+    from ctxjax.data.generated_questions import generated_questions
+
+    return Source(generated_questions(), length=48, stride=12, max_query=12)

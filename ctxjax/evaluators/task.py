@@ -1,0 +1,136 @@
+"""The official figures of a task on whole texts, over a whole split, and the official file of its predictions.
+
+python -m ctxjax.predict --workdir runs/rte --split test --output predictions
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from ctxjax import sharding
+from ctxjax.config import ConfigError
+from ctxjax.evaluators.scores import scores
+from ctxjax.objectives.classification import told
+from ctxjax.step import Forward
+from ctxjax.text.tokenizer import write_files
+
+MANY = 16  # batches, from which on shorter rows pay for programs of their own
+
+
+class Evaluator:
+    """Tells every example of a split once.
+
+    Args:
+      split: of the source.
+      batch_size: examples at once; 0 is that of training.
+      baseline: also give the official figure of telling always what is most frequent in training, or the mean.
+      model, objective, open_source, mesh, train_batch_size: given by the run.
+    """
+
+    def __init__(
+        self,
+        split: str = "heldout",
+        batch_size: int = 0,
+        baseline: bool = True,
+        *,
+        model: Any,
+        objective: Any,
+        open_source: Callable[[str], Any],
+        mesh: Any,
+        train_batch_size: int,
+    ):
+        del objective
+        self.source, self.split = open_source(split), split
+        if not hasattr(self.source, "examples"):
+            raise ConfigError("config.evals: task needs the source 'examples'")
+        self.batch_size, self.mesh = batch_size or train_batch_size, mesh
+        self.training = open_source("train") if baseline else None
+        if self.batch_size % sharding.row_shards(mesh):
+            raise ConfigError(
+                f"an evaluation batch of {self.batch_size} does not divide over {sharding.row_shards(mesh)} devices"
+            )
+
+        def forward(params: Any, inputs: Any) -> Any:
+            forward = Forward(model, params, jax.random.key(0), train=False)
+            return told(forward, forward(inputs), model.task)
+
+        self._forward = jax.jit(forward, out_shardings=sharding.replicated(mesh))
+
+    def scores(self, params: Any) -> Float[np.ndarray, "N ..."]:
+        """What the model gives every example, in the order of the file: scores of labels or choices, or a number."""
+        lengths, size = self.source.lengths, self.batch_size
+        index, processes = sharding.process_rows(self.mesh)
+        low, high = (size * place // processes for place in (index, index + 1))
+        many = len(lengths) > MANY * size
+        order = np.argsort(-lengths, kind="stable") if many else np.arange(len(lengths))
+        found: list[Any] = [None] * len(lengths)
+        for first in range(0, len(lengths), size):
+            numbers = order[np.minimum(np.arange(first, first + size), len(lengths) - 1)]
+            length = _padded(int(lengths[numbers].max()), self.source.length) if many else self.source.length
+            inputs = sharding.put(self.source.take(numbers[low:high], length), self.mesh)["inputs"]
+            values = np.asarray(jax.device_get(self._forward(params, inputs)))
+            for number, value in zip(numbers[: len(lengths) - first].tolist(), values):
+                found[number] = value
+        return np.stack(found)
+
+    def told(self, params: Any) -> Shaped[np.ndarray, " N"]:
+        """The number of a label, of a choice, or the number, of every example."""
+        values = self.scores(params)
+        return values.astype(np.float64) if self.source.task.kind == "regress" else values.argmax(-1)
+
+    def run(self, params: Any) -> dict[str, float]:
+        """The figures of the task, and `majority_NAME`, the official one of the baseline."""
+        task, right = self.source.task, self.source.targets()
+        if right is None:
+            raise ConfigError(
+                f"config.evals: {self.source.path(self.split)} says no labels; write what the model tells of it with "
+                f"python -m ctxjax.predict --split {self.split}"
+            )
+        positive = self.source.labels.index(task.positive) if task.positive else 1
+        figures = scores(task.metrics, self.told(params), right, positive)
+        if self.training is not None:
+            common = _commonest(self.training.targets(), task.kind)
+            always = np.full(len(right), common)
+            official = task.metrics[0]
+            figures[f"majority_{official}"] = scores((official,), always, right, positive)[official]
+        return figures
+
+    def predictions(self, params: Any) -> list[str | int | float]:
+        """A label, the number of a choice, or a number within its bounds, of every example."""
+        task, values = self.source.task, self.told(params)
+        if len(self.source.examples) != len(values):
+            raise ValueError(f"{len(values)} predictions of {len(self.source.examples)} examples")
+        if task.kind == "regress":
+            return np.clip(values, *(task.bounds or (-np.inf, np.inf))).tolist()
+        return [self.source.labels[value] if self.source.labels else value for value in values.tolist()]
+
+    def examples(self, params: Any) -> list[dict[str, Any]]:
+        """What is right and what was told of every example, for `ctxjax.compare`."""
+        pairs = zip(self.source.examples, self.predictions(params))
+        return [{"id": one.id, "target": one.target, "prediction": prediction} for one, prediction in pairs]
+
+    def predict(self, params: Any, folder: str | os.PathLike[str]) -> pathlib.Path:
+        """Write what the model tells, in the official layout: a line an example, its number and a prediction."""
+        told = self.predictions(params)
+        spelled = [f"{each:.3f}" if isinstance(each, float) else str(each) for each in told]
+        lines = [f"{one.id}\t{prediction}\n" for one, prediction in zip(self.source.examples, spelled)]
+        name = self.source.task.submissions.get(self.split, f"{self.split}.tsv")
+        write_files(folder, {name: "".join(["index\tprediction\n", *lines])})
+        return pathlib.Path(folder) / name
+
+
+def _padded(length: int, longest: int) -> int:
+    """A quarter or a half of the longest, or all of it: three programs at most."""
+    return next(size for size in (-(-longest // 4), -(-longest // 2), longest) if length <= size)
+
+
+def _commonest(right: Any, kind: str) -> int | float:
+    """What is right most often, or the mean."""
+    return float(right.mean()) if kind == "regress" else int(np.bincount(right).argmax())
