@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workdir", required=True, type=pathlib.Path, help="folder for the runs of the sweep")
     args, settings = cli.parse_with_settings(parser, argv)
 
+    import jax
+
     from ctxjax import best, processes, run
     from ctxjax import config as configs
     from ctxjax.config import ConfigError
@@ -57,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         metric, sign = best.parse(chosen)
         rows = read(args.workdir, list(made))
         order = choose(rows, metric, sign)
-        print(table(rows, order, metric))
+        if jax.process_index() == 0:
+            print(table(rows, order, metric))
         write(args.workdir, rows, order, chosen)
     processes.shutdown()
     return code
@@ -83,7 +86,7 @@ def train(made: Mapping[str, Any], workdir: pathlib.Path) -> int:
     for number, (name, config) in enumerate(made.items(), start=1):
         print(f"run {number} of {len(made)}: {name}", file=sys.stderr, flush=True)
         code = seeds.train(config, workdir / name, survives=True)
-        if code or not (workdir / name / "record.json").exists():
+        if code or not seeds.ended([workdir / name]):
             return code
     return 0
 

@@ -59,12 +59,18 @@ def train(
     for first in range(0, count, at_once):
         group = seeds[first : first + at_once]
         code = _train_group(config, folder, group, stop_at, peak, devices)
-        if code or not all((run_of(folder, seed) / "record.json").exists() for seed in group):
+        if code or not ended([run_of(folder, seed) for seed in group]):
             return code  # stopped; the same command continues
     if jax.process_index() == 0:
         found = {seed: outcome.read(run_of(folder, seed)) for seed in seeds}
         records.write_json(folder / "record.json", outcome.summary(configs.to_dict(config), found))
     return 0
+
+
+def ended(folders: Sequence[pathlib.Path]) -> bool:
+    """Whether all of these runs have a record, as process 0 sees it."""
+    there = processes.agree("ended", lambda: "yes" if all((one / "record.json").exists() for one in folders) else "no")
+    return there == "yes"
 
 
 def _train_group(
@@ -77,7 +83,7 @@ def _train_group(
 
 
 def _train_one(config: Any, place: pathlib.Path, stop_at: int | None, peak: float, devices: Any) -> int:
-    if (place / "record.json").exists() and outcome.read(place).get("failed"):
+    if ended([place]) and outcome.read(place).get("failed"):
         return 0
     trainer = Trainer(config, place, stop_at, peak, devices)
     try:
