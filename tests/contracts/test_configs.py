@@ -39,7 +39,12 @@ def arguments(file):
     """Every experiment that the top of a file names: sizes, recipes and phases one by one, and all of LAMB."""
     text = pathlib.Path(file).read_text().split('"""')[1]
     named = re.findall(r"\b(\w+)=((?:\w+\|)*\w+)", text.split("Arguments:")[1])
-    found = {f"{name}={value}" for name, values in named for value in values.split("|") if name in ACCEPTED}
+    found = {
+        f"{name}={value}"
+        for name, values in named
+        for value in values.split("|")
+        if name in ACCEPTED and value != "NAME"
+    }
     return ["", *sorted(found), *(["size=large,recipe=lamb,phase=2"] if "recipe=lamb" in found else [])]
 
 
