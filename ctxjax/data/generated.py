@@ -128,8 +128,8 @@ def generated_tags(count: int = 400) -> str:
     """The folder of generated sentences with spans, in the files and columns of CoNLL-2003, written once a process.
 
     A word that ends in "ba" or "ku" is the name of a place or a person, together with the word before it where that
-    ends in "o". The last column has the tags in IOB1, the one before in BIO. Beside the files lies `model.txt`, vectors
-    of the words.
+    ends in "o". The last column has the tags in IOB1, the one before in BIO. Beside the files lie `model.txt`, vectors
+    of the words, and `letters`, which stands for the model of `store_vectors`.
     """
     key = ("tags", count, False)
     if key not in _kept:
@@ -154,6 +154,7 @@ def generated_tags(count: int = 400) -> str:
             f"{word} {place % 7 - 3} {place % 5 - 2} {place % 3 - 1}\n"
             for place, word in enumerate(sorted(_words(random.Random("language"))))
         ]
+        pathlib.Path(folder.name, "letters").write_text("three letters of each word\n")
         pathlib.Path(folder.name, "model.txt").write_text("".join([f"{len(rows)} 3\n", *rows]))
         _kept[key] = folder
     return _kept[key].name
@@ -168,7 +169,8 @@ def tagged_files(spans: bool) -> dict[str, Any]:
 def store_vectors(folder: str, fields: Mapping[str, Any]) -> tuple[int, int]:
     """Store vectors of the words of `generated_tags`, as of a model with two layers; returns layers and width.
 
-    Three letters of each word are its lower layer, and the last three its upper one, where both are asked for.
+    Its path is `letters`, which `fields.vectors_of` names. Three letters of each word are its lower layer, and the last
+    three its upper one, where both are asked for.
     """
     import numpy as np
 

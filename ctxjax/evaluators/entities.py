@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ctxjax.config import ConfigError
 from ctxjax.evaluators.telling import Telling
 from ctxjax.text import tags
 
@@ -24,11 +23,11 @@ class Evaluator(Telling):
       **given: by the run.
     """
 
+    of_spans = True
+
     def __init__(self, split: str = "heldout", batch_size: int = 0, by_kind: bool = False, **given: Any):
         super().__init__(split, batch_size, **given)
         self.by_kind = by_kind
-        if not getattr(self.source, "scheme", ""):
-            raise ConfigError("config.evals: entities needs a source whose tags say spans: set config.source.scheme")
 
     def run(self, params: Any) -> dict[str, float]:
         """`precision`, `recall` and `f1`, 0 to 100."""

@@ -24,6 +24,8 @@ class Telling:
       model, objective, open_source, mesh, train_batch_size: given by the run.
     """
 
+    of_spans = False  # whether the tags have to say spans
+
     def __init__(
         self,
         split: str = "heldout",
@@ -37,6 +39,8 @@ class Telling:
     ):
         del objective
         self.source = open_source(split)
+        if self.of_spans and not getattr(self.source, "scheme", ""):
+            raise ConfigError("config.evals: entities needs a source whose tags say spans: set config.source.scheme")
         self.batch_size, self.mesh = batch_size or train_batch_size, mesh
         if self.batch_size % sharding.row_shards(mesh):
             raise ConfigError(

@@ -167,7 +167,7 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
     config.source.update(corpus=folder, length=64, max_chars=16 if config.source.max_chars else 0, context=0)
     config.source.update(tagged_files(bool(config.source.read)))
     if config.model.features:
-        config.source.vectors_of = (f"{folder}/model.txt",)
+        config.source.vectors_of = (f"{folder}/letters",)
         several = config.model.feature_layers > 0
         config.source.layers = ":" if several else "top"
         layers, width = store_vectors(folder, config.source.to_dict())

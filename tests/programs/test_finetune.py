@@ -4,13 +4,16 @@ import importlib
 import pathlib
 import pkgutil
 
+import jax
 import pytest
 
 import ctxjax.data.tasks
 from ctxjax import config as configs
+from ctxjax import rngs
 from ctxjax import run as runs
 from ctxjax.config import ConfigError
 from ctxjax.data.tasks import Task
+from ctxjax.step import make_train_step
 
 CONFIG = "experiments/tasks/finetune.py"
 TASKS = {
@@ -74,3 +77,6 @@ def test_every_system_builds_for_every_kind_of_task(task, system):
     config = configs.load(f"{CONFIG}:task={task},system={system},smoke")
     run = runs.assemble(config)
     assert run.flops_per_step() > 0 and run.total_steps == 20
+    step = make_train_step(run.model, run.objective, run.tx, 1)
+    values = jax.eval_shape(step, run.abstract, run.batch, jax.eval_shape(lambda: rngs.root_key(0)))[1]
+    assert set(values["terms"]) >= set(run.objective.loss)

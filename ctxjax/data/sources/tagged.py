@@ -219,7 +219,7 @@ def example() -> Source:
     from ctxjax.data.generated import generated_tags, store_vectors
 
     folder = generated_tags()
-    fields = {"length": 64, "max_chars": 16, "vectors_of": (f"{folder}/model.txt",)}
+    fields = {"length": 64, "max_chars": 16, "vectors_of": (f"{folder}/letters",)}
     store_vectors(folder, fields)
     return Source(folder, **fields)
 
