@@ -19,7 +19,6 @@ LABELS = ("a", "b", "c")
 def fields_of(name):
     """The tiny model of a name as a config has it."""
     model = importlib.import_module(f"ctxjax.models.{name}").tiny()
-    skipped = ("parent", "name")
     return {"name": name} | {
         field: getattr(model, field) for field in model.__dataclass_fields__ if field not in ("parent", "name")
     }
