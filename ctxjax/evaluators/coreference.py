@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ctxjax import sharding
-from ctxjax.config import ConfigError
 from ctxjax.data.tasks.conll2012 import Mention
-from ctxjax.evaluators import clusters, reading
+from ctxjax.evaluators import clusters
+from ctxjax.evaluators.rows import Rows
 from ctxjax.objectives.coreference import words_of
 from ctxjax.step import Forward
 
@@ -43,29 +41,18 @@ class Evaluator:
     ):
         del objective
         self.source = open_source(split)
-        self.batch_size, self.mesh = batch_size or train_batch_size, mesh
-        if self.batch_size % sharding.row_shards(mesh):
-            raise ConfigError(
-                f"an evaluation batch of {self.batch_size} does not divide over {sharding.row_shards(mesh)} devices"
-            )
 
-        def ranked(params: Any, batch: Any) -> Any:
-            forward = Forward(model, params, jax.random.key(0), train=False)
+        def rank(forward: Forward, batch: Any) -> Any:
             return tuple(forward.head("coreference", *words_of(forward(batch["inputs"]).hidden[-1], batch)))
 
-        self._ranked = jax.jit(ranked, out_shardings=sharding.replicated(mesh))
+        self._rows = Rows(rank, "documents", batch_size, model=model, mesh=mesh, train_batch_size=train_batch_size)
 
     def told(self, params: Any) -> list[list[list[Mention]]]:
         """The clusters of every document, in the order of the files."""
-        count = len(self.source.documents)
-        index, processes = sharding.process_rows(self.mesh)
-        low, high = (self.batch_size * place // processes for place in (index, index + 1))
+        order = np.arange(len(self.source.documents))
         found: list[list[list[Mention]]] = []
-        for part in reading.with_bar(range(count), "documents", self.batch_size):
-            numbers = np.minimum(np.arange(part[0], part[0] + self.batch_size), count - 1)
-            batch = sharding.put(self.source.take(numbers[low:high]), self.mesh)
-            ranked = [np.asarray(leaf) for leaf in jax.device_get(self._ranked(params, batch))]
-            found += [linked(*(leaf[row] for leaf in ranked)) for row in range(len(part))]
+        for _, ranked in self._rows(params, order, lambda mine, _: self.source.take(mine)):
+            found += [linked(*one) for one in zip(*ranked)]
         return found
 
     def run(self, params: Any) -> dict[str, float]:

@@ -12,8 +12,8 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from ctxjax import sharding
 from ctxjax.config import ConfigError
+from ctxjax.evaluators.rows import Rows
 from ctxjax.step import Forward
 
 
@@ -39,33 +39,22 @@ class Evaluator:
     ):
         del objective
         self.source = open_source(split)
-        self.batch_size, self.mesh = batch_size or train_batch_size, mesh
-        if self.batch_size % sharding.row_shards(mesh):
-            raise ConfigError(
-                f"an evaluation batch of {self.batch_size} does not divide over {sharding.row_shards(mesh)} devices"
-            )
 
-        def told(params: Any, inputs: Any) -> Any:
-            forward = Forward(model, params, jax.random.key(0), train=False)
-            pooled = forward(inputs).pooled
+        def tell(forward: Forward, batch: Any) -> Any:
+            pooled = forward(batch["inputs"]).pooled
             if pooled is None:
                 raise ConfigError("config.evals: label_error needs a model that gives one vector of a text (pooled)")
             return jax.nn.softmax(forward.head("classify", pooled[:, 0]))
 
-        self._told = jax.jit(told, out_shardings=sharding.replicated(mesh))
+        self._rows = Rows(tell, "texts", batch_size, model=model, mesh=mesh, train_batch_size=train_batch_size)
 
     def probabilities(self, params: Any) -> Float[np.ndarray, "N C"]:
         """The probability of every label for every text, in the order of the file."""
         order = np.argsort(-self.source.lengths, kind="stable")
-        index, processes = sharding.process_rows(self.mesh)
-        low, high = (self.batch_size * place // processes for place in (index, index + 1))
-        found = []
-        for first in range(0, len(order), self.batch_size):
-            numbers = order[np.minimum(np.arange(first, first + self.batch_size), len(order) - 1)]
-            inputs = sharding.put(self.source.take(numbers[low:high]), self.mesh)["inputs"]
-            found.append(np.asarray(jax.device_get(self._told(params, inputs))))
-        told = np.empty((len(order), found[0].shape[1]), np.float32)
-        told[order] = np.concatenate(found)[: len(order)]
+        found = list(self._rows(params, order, lambda mine, _: self.source.take(mine)))
+        told = np.empty((len(order), found[0][1].shape[1]), np.float32)
+        for numbers, rows in found:
+            told[numbers] = rows
         return told
 
     def run(self, params: Any) -> dict[str, float]:

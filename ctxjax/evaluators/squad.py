@@ -19,10 +19,10 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from ctxjax import sharding
 from ctxjax.config import ConfigError
 from ctxjax.data.transforms import spans
-from ctxjax.evaluators import answers, exact_match, reading
+from ctxjax.evaluators import answers, exact_match
+from ctxjax.evaluators.rows import Rows
 from ctxjax.step import Forward
 from ctxjax.text.tokenizer import write_files
 
@@ -64,7 +64,6 @@ class Evaluator:
     ):
         del objective
         self.source = open_source(split)
-        self.batch_size, self.mesh = batch_size or train_batch_size, mesh
         self.n_best, self.max_answer, self.threshold = n_best, max_answer, threshold
         plain = self.source.tokenizer.kind != "wordpiece"
         self.projection, self.language, self.folder = projection or PROJECTIONS[plain], language, folder
@@ -75,28 +74,18 @@ class Evaluator:
             raise ConfigError("config.evals: squad.projection='alignment' is of WordPiece: set it to 'offsets'")
         if min(n_best, max_answer) < 1:
             raise ConfigError("config.evals: squad needs n_best and max_answer >= 1")
-        if self.batch_size % sharding.row_shards(mesh):
-            raise ConfigError(
-                f"an evaluation batch of {self.batch_size} does not divide over {sharding.row_shards(mesh)} devices"
-            )
 
-        def scores(params: Any, inputs: Any) -> Any:
-            forward = Forward(model, params, jax.random.key(0), train=False)
-            return forward.head("span", forward(inputs).hidden[-1])
+        def score(forward: Forward, batch: Any) -> Any:
+            return forward.head("span", forward(batch["inputs"]).hidden[-1])
 
-        self._scores = jax.jit(scores, out_shardings=sharding.replicated(mesh))
+        self._rows = Rows(score, "windows", batch_size, model=model, mesh=mesh, train_batch_size=train_batch_size)
 
     def scores(self, params: Any) -> Float[np.ndarray, "W L 2"]:
         """Start and end score of every position of every window, in the order of the source."""
         count = len(self.source.windows)
-        index, processes = sharding.process_rows(self.mesh)
-        low, high = (self.batch_size * place // processes for place in (index, index + 1))
         found = np.empty((count, self.source.length, 2), np.float32)
-        for part in reading.with_bar(range(count), "windows", self.batch_size):
-            numbers = np.minimum(np.arange(part[0], part[0] + self.batch_size), count - 1)
-            inputs = sharding.put(self.source.take(numbers[low:high]), self.mesh)["inputs"]
-            rows = np.asarray(jax.device_get(self._scores(params, inputs)))
-            found[part[0] : part[0] + len(part)] = rows[: len(part)]
+        for numbers, scores in self._rows(params, np.arange(count), lambda mine, _: self.source.take(mine)):
+            found[numbers] = scores
         return found
 
     def told(self, params: Any) -> dict[str, answers.Told]:

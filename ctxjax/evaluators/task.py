@@ -10,12 +10,11 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from ctxjax import sharding
 from ctxjax.config import ConfigError
+from ctxjax.evaluators.rows import Rows
 from ctxjax.evaluators.scores import scores
 from ctxjax.objectives.classification import told
 from ctxjax.step import Forward
@@ -50,33 +49,25 @@ class Evaluator:
         self.source, self.split = open_source(split), split
         if not hasattr(self.source, "examples"):
             raise ConfigError("config.evals: task needs the source 'examples'")
-        self.batch_size, self.mesh = batch_size or train_batch_size, mesh
         self.training = open_source("train") if baseline else None
-        if self.batch_size % sharding.row_shards(mesh):
-            raise ConfigError(
-                f"an evaluation batch of {self.batch_size} does not divide over {sharding.row_shards(mesh)} devices"
-            )
 
-        def forward(params: Any, inputs: Any) -> Any:
-            forward = Forward(model, params, jax.random.key(0), train=False)
-            return told(forward, forward(inputs), model.task)
+        def tell(forward: Forward, batch: Any) -> Any:
+            return told(forward, forward(batch["inputs"]), model.task)
 
-        self._forward = jax.jit(forward, out_shardings=sharding.replicated(mesh))
+        self._rows = Rows(tell, "examples", batch_size, model=model, mesh=mesh, train_batch_size=train_batch_size)
 
     def scores(self, params: Any) -> Float[np.ndarray, "N ..."]:
         """What the model gives every example, in the order of the file: scores of labels or choices, or a number."""
-        lengths, size = self.source.lengths, self.batch_size
-        index, processes = sharding.process_rows(self.mesh)
-        low, high = (size * place // processes for place in (index, index + 1))
-        many = len(lengths) > MANY * size
+        lengths, longest = self.source.lengths, self.source.length
+        many = len(lengths) > MANY * self._rows.batch_size
         order = np.argsort(-lengths, kind="stable") if many else np.arange(len(lengths))
+
+        def take(mine: np.ndarray, batch: np.ndarray) -> Any:
+            return self.source.take(mine, _padded(int(lengths[batch].max()), longest) if many else longest)
+
         found: list[Any] = [None] * len(lengths)
-        for first in range(0, len(lengths), size):
-            numbers = order[np.minimum(np.arange(first, first + size), len(lengths) - 1)]
-            length = _padded(int(lengths[numbers].max()), self.source.length) if many else self.source.length
-            inputs = sharding.put(self.source.take(numbers[low:high], length), self.mesh)["inputs"]
-            values = np.asarray(jax.device_get(self._forward(params, inputs)))
-            for number, value in zip(numbers[: len(lengths) - first].tolist(), values):
+        for numbers, values in self._rows(params, order, take):
+            for number, value in zip(numbers.tolist(), values):
                 found[number] = value
         return np.stack(found)
 

@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ctxjax import sharding
 from ctxjax.config import ConfigError
+from ctxjax.evaluators.rows import Rows
 from ctxjax.step import Forward
 
 
@@ -41,17 +41,12 @@ class Telling:
         self.source = open_source(split)
         if self.of_spans and not getattr(self.source, "scheme", ""):
             raise ConfigError("config.evals: entities needs a source whose tags say spans: set config.source.scheme")
-        self.batch_size, self.mesh = batch_size or train_batch_size, mesh
-        if self.batch_size % sharding.row_shards(mesh):
-            raise ConfigError(
-                f"an evaluation batch of {self.batch_size} does not divide over {sharding.row_shards(mesh)} devices"
-            )
 
-        def best(params: Any, batch: Any) -> Any:
-            forward = Forward(model, params, jax.random.key(0), train=False)
-            return forward.head("tags", forward(batch["inputs"]).hidden[-1], batch["weights"] > 0)
+        def tell(forward: Forward, batch: Any) -> Any:
+            counted = batch["weights"] > 0
+            return forward.head("tags", forward(batch["inputs"]).hidden[-1], counted), counted
 
-        self._best = jax.jit(best, out_shardings=sharding.replicated(mesh))
+        self._rows = Rows(tell, "sentences", batch_size, model=model, mesh=mesh, train_batch_size=train_batch_size)
 
     def predict(self, params: Any, folder: str | os.PathLike[str]) -> pathlib.Path:
         """Write what conlleval reads: a line a word with its tag and the told one, a blank line behind a sentence.
@@ -72,15 +67,8 @@ class Telling:
     def told(self, params: Any) -> list[list[str]]:
         """The tags of every sentence, in the order of the file; of one that was cut, its rows put together."""
         owners, labels = self.source.owners, self.source.labels
-        index, processes = sharding.process_rows(self.mesh)
-        low, high = (self.batch_size * place // processes for place in (index, index + 1))
         found: list[list[str]] = [[] for _ in self.source.sentences]
-        for first in range(0, len(owners), self.batch_size):
-            numbers = np.minimum(np.arange(first, first + self.batch_size), len(owners) - 1)
-            rows = self.source.take(numbers)
-            mine = jax.tree.map(lambda leaf: leaf[low:high], rows)
-            best = np.asarray(jax.device_get(self._best(params, sharding.put(mine, self.mesh))))
-            for row, number in enumerate(range(first, min(first + self.batch_size, len(owners)))):
-                told = best[row][rows["weights"][row] > 0]
-                found[owners[number]] += [labels[tag] for tag in told.tolist()]
+        for numbers, told in self._rows(params, np.arange(len(owners)), lambda mine, _: self.source.take(mine)):
+            for number, tags, counted in zip(numbers.tolist(), *told):
+                found[owners[number]] += [labels[tag] for tag in tags[counted].tolist()]
         return found

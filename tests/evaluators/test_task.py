@@ -79,7 +79,7 @@ def test_mistakes_are_named(tmp_path):
     (tmp_path / "train.jsonl").write_text('{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n')
     (tmp_path / "test.jsonl").write_text('{"text": "a"}\n')
     evaluator, params, _, model = make("own.labels")
-    about = {"model": model, "objective": None, "mesh": evaluator.mesh, "train_batch_size": 4}
+    about = {"model": model, "objective": None, "mesh": evaluator._rows.mesh, "train_batch_size": 4}
 
     def opened(name):
         return Source(tmp_path, name, "own.labels", fields["tokenizer"])
