@@ -144,6 +144,12 @@ class Evaluator:
         write_files(folder, {name: json.dumps(content, indent=4) + "\n" for name, content in files.items()})
         return pathlib.Path(folder) / "predictions.json"
 
+    def examples(self, params: Any) -> list[dict[str, Any]]:
+        """F1 of every question, for `ctxjax.compare`."""
+        told = self.predictions(self.told(params))
+        found = exact_match.scores(self.source.questions, told, self.source.version, self.language)
+        return [{"id": name, "score": 100.0 * one.f1} for name, one in found.items()]
+
     def run(self, params: Any) -> dict[str, float]:
         """`exact_match` and `f1`, 0 to 100; of version 2.0 also of those with and without an answer (`has_answer_f1`),
         and the best that a threshold would give and that threshold (`best_f1`, `best_f1_threshold`)."""

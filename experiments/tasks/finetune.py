@@ -1,4 +1,4 @@
-"""Tasks on whole texts from a pretrained encoder: GLUE, sentiment, topics, entailment, multiple choice.
+r"""Tasks on whole texts from a pretrained encoder: GLUE, sentiment, topics, entailment, multiple choice.
 
 Paper: Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding"; with
 system=gpt Radford et al. 2018, "Improving Language Understanding by Generative Pre-Training"; with system=elmo Peters
@@ -11,6 +11,8 @@ Hardware and time: the paper's tasks take a few minutes to an hour on one Cloud 
     python -m ctxjax.train --config experiments/tasks/finetune.py:task=glue.rte --workdir runs/rte \
         --config.source.corpus=glue_data/RTE --config.init_from.path=runs/bert
     python -m ctxjax.predict --workdir runs/rte --split test --output predictions
+    python -m ctxjax.sweep --config experiments/tasks/finetune.py:task=glue.rte --workdir runs/grid \
+        --config.init_from.path=runs/bert --config.best="highest heldout/accuracy"          # the paper's grid
 
 The encoder's sizes and its tokenizer are those of the run that init_from.path names; published weights become one by
 python -m ctxjax.convert FOLDER RUN --to ctxjax. source.corpus is the folder of the task's official files; with
@@ -32,10 +34,12 @@ Arguments:
 """
 
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import ml_collections
 
-from ctxjax.config import ConfigError, parse_arg, run_config
+from ctxjax.config import ConfigError, grid, parse_arg, run_config
 from ctxjax.data.tasks import Task, open_task
 from ctxjax.data.tasks.glue import FOLDERS
 
@@ -117,6 +121,12 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     if arg.smoke:
         _smoke(config, arg.system)
     return config
+
+
+def get_sweep() -> Iterator[dict[str, Any]]:
+    """The grid that BERT's paper chooses from on the development set (appendix A.3)."""
+    rates, passes = (5e-5, 3e-5, 2e-5), ("2 epochs", "3 epochs", "4 epochs")
+    yield from grid(**{"batch_size": (16, 32), "optim.lr": rates, "total": passes})
 
 
 def _folder(task: str) -> str:

@@ -181,3 +181,16 @@ def test_phases_of_bert_are_one_published_schedule():
     assert config.init_from.optimizer and config.init_from.path == "runs/bert-large-phase1"
     assert (config.source.length, config.total) == (512, "100000 steps")
     assert configs.load(f"{BERT}:size=large").total == "900000 steps"
+
+
+SWEEPS = [file for file in FILES if "def get_sweep(" in pathlib.Path(file).read_text()]
+
+
+@pytest.mark.parametrize("file", SWEEPS)
+def test_every_run_of_a_sweep_is_one_of_the_config(file):
+    runs_of_it = configs.load_sweep(file)
+    assert len(runs_of_it) > 1 and len({json.dumps(one, sort_keys=True) for one in runs_of_it}) == len(runs_of_it)
+    for settings in runs_of_it:
+        config = configs.load(file)
+        configs.override(config, {name: str(value) for name, value in settings.items()})
+        assert {name: configs.leaves(config)[name] for name in settings} == settings

@@ -92,4 +92,6 @@ def test_every_window_once_and_what_is_learned_is_told():
     step = jax.jit(make_train_step(run.model, run.objective, run.tx))
     for number in range(400):
         state, _ = step(state, pipeline.batch_at(source, seed=0, batch_size=16, step=number), rngs.root_key(0))
-    assert first.run(state.params)["f1"] > 80.0
+    learned = first.run(state.params)["f1"]
+    each = [one["score"] for one in first.examples(state.params)]
+    assert learned > 80.0 and len(each) == 8 and np.mean(each) == pytest.approx(learned)
