@@ -28,14 +28,6 @@ SIZES = {
 TEXTS = ["the cat sat on a mat", "he", "undoing , the banks . unknownword 漢 É [MASK]", ""]
 
 
-@pytest.fixture(scope="module")
-def transformers():
-    pytest.importorskip("torch")
-    found = pytest.importorskip("transformers")
-    found.logging.set_verbosity_error()
-    return found
-
-
 def torch_model(transformers, architecture="BertForPreTraining", hidden_act="gelu_new", **more):
     import torch
 

@@ -1,7 +1,5 @@
 """GPT to and from Hugging Face's layout, against transformers itself, and the model in a notebook."""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,31 +11,19 @@ from ctxjax import config as configs
 from ctxjax import convert, transfer, tree
 from ctxjax.config import ConfigError
 from ctxjax.evaluators import words
-from ctxjax.interop import files, hf_gpt
-from ctxjax.interop.hf_gpt2 import shape_of
+from ctxjax.interop import hf_gpt
 from ctxjax.step import init_state
 from ctxjax.text import bpe
 from ctxjax.text.words import SPECIALS, Words
+from tests.interop import causal
 
 SIZES = {"width": 16, "depth": 2, "num_heads": 4, "mlp_dim": 64, "max_len": 40}
 TEXT = "The cat sat on the mat, naïvely. 漢字 are fine too; so is 🙂!"
 
 
 def random_model(tokenizer=None, rows=37, **changes):
-    """A random GPT of ours, far from its initial state."""
     config = {"name": "gpt", "vocab_size": len(tokenizer) if tokenizer else rows, **SIZES, **changes}
-    rng = np.random.default_rng(1)
-    draw = lambda path: (0.4 * rng.standard_normal(shape_of(path, config))).astype(np.float32)
-    return files.Published(config, {path: draw(path) for path in hf_gpt.names(config["depth"])}, tokenizer)
-
-
-def outputs(published, tokens):
-    model = configs.build("model", published.config)
-    params = tree.unflatten(published.params)
-    hidden = jax.jit(lambda *args: model.apply({"params": args[0]}, {"tokens": args[1]}).hidden)(params, tokens)
-    return [np.asarray(layer) for layer in hidden], np.asarray(
-        hidden[-1] @ published.params["embed/tokens/embedding"].T
-    )
+    return causal.random_model(hf_gpt, config, tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -54,18 +40,7 @@ def model(folder):
 
 
 def test_there_and_back_to_the_last_bit(tmp_path):
-    made = random_model()
-    tokens = {"tokens": jnp.zeros((1, 3), jnp.int32)}
-    module = configs.build("model", made.config)
-    wanted = jax.eval_shape(lambda: module.init(jax.random.key(0), tokens, method="touch")["params"])
-    assert {name: array.shape for name, array in made.params.items()} == {
-        name: leaf.shape for name, leaf in tree.flatten(wanted).items()
-    }
-    assert hf_gpt.write(tmp_path, made) == ()
-    found = hf_gpt.read(tmp_path)
-    drops = dict.fromkeys(("dropout", "attention_dropout", "table_dropout"), 0.1)
-    assert found.config == made.config | drops and found.notes == () and found.tokenizer is None
-    assert all(np.array_equal(found.params[path], array) for path, array in made.params.items())
+    causal.assert_there_and_back(hf_gpt, random_model(), tmp_path, ("dropout", "attention_dropout", "table_dropout"))
 
 
 @pytest.mark.parametrize(
@@ -80,11 +55,7 @@ def test_there_and_back_to_the_last_bit(tmp_path):
     ],
 )
 def test_what_is_not_a_gpt(tmp_path, change, message):
-    hf_gpt.write(tmp_path, random_model())
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(ConfigError, match=message):
-        hf_gpt.read(tmp_path)
+    causal.assert_refused(hf_gpt, random_model(), tmp_path, change, message)
 
 
 def test_what_the_layout_cannot_hold(tmp_path):
@@ -155,30 +126,11 @@ def test_whole_words_of_the_vocabulary(model):
     assert {"the", "cat"} <= {*found} and all(model.tokenizer.ids[f"{word}</w>"] and word.isalpha() for word in found)
 
 
-@pytest.fixture(scope="module")
-def transformers():
-    pytest.importorskip("torch")
-    found = pytest.importorskip("transformers")
-    found.logging.set_verbosity_error()
-    return found
-
-
-def torch_outputs(model, tokens):
-    import torch
-
-    with torch.no_grad():
-        found = model.eval()(input_ids=torch.tensor(tokens, dtype=torch.long), output_hidden_states=True)
-    return [layer.numpy() for layer in found.hidden_states], found.logits.numpy()
-
-
 def test_transformers_reads_what_is_written(transformers, folder):
     made = hf_gpt.read(folder)
     model, report = transformers.OpenAIGPTLMHeadModel.from_pretrained(folder, output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"]
-    tokens = np.arange(36, dtype=np.int32).reshape(2, 18) % 37
-    (hidden, logits), (wanted, wanted_logits) = outputs(made, tokens), torch_outputs(model, tokens)
-    for ours, theirs in zip([*hidden, logits], [*wanted, wanted_logits], strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    causal.assert_alike(made, model, 2, 18)
 
 
 def test_transformers_reads_the_same_pieces(transformers, folder, model):
@@ -189,19 +141,5 @@ def test_transformers_reads_the_same_pieces(transformers, folder, model):
 
 
 def test_what_transformers_writes_is_read(transformers, tmp_path):
-    import torch
-
-    torch.manual_seed(3)
-    model = transformers.OpenAIGPTLMHeadModel(
-        transformers.OpenAIGPTConfig(vocab_size=41, n_embd=24, n_layer=3, n_head=2, n_positions=16)
-    )
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(parameter + 0.1 * torch.randn_like(parameter))
-    model.save_pretrained(tmp_path)
-    found = hf_gpt.read(tmp_path)
-    assert found.tokenizer is None and found.notes == () and found.config["mlp_dim"] == 96
-    tokens = np.arange(30, dtype=np.int32).reshape(2, 15)
-    (hidden, logits), (wanted, wanted_logits) = outputs(found, tokens), torch_outputs(model, tokens)
-    for ours, theirs in zip([*hidden, logits], [*wanted, wanted_logits], strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    config = transformers.OpenAIGPTConfig(vocab_size=41, n_embd=24, n_layer=3, n_head=2, n_positions=16)
+    causal.assert_written_by_transformers_is_read(hf_gpt, transformers.OpenAIGPTLMHeadModel(config), tmp_path)
