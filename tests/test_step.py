@@ -21,7 +21,7 @@ def setup(module, train_dropout=False):
     return model, objective, batch, tx, init_state(model, tx, batch["inputs"], jax.random.key(0), carry_rows=rows)
 
 
-@pytest.mark.parametrize("module", [masked_lm, bilm])
+@pytest.mark.parametrize("module", [masked_lm, pytest.param(bilm, marks=pytest.mark.slow)])
 def test_accumulation_in_1_2_4_parts_is_one_step(module):
     """The rows hold different numbers of targets, so an average of micro-batch means would differ."""
     model, objective, batch, tx, state = setup(module)

@@ -122,19 +122,19 @@ def test_mistakes_in_the_argument_are_named(file):
         configs.load(f"{file}:size=gigantic")
 
 
-def smokes():
-    """One smoke in the fast tier of each model with each objective."""
+def smokes(*parts):
+    """One smoke in the fast tier of each model with each objective, or of each of the `parts` that are named."""
     seen = set()
     for file in TRAINED:
         config = configs.load(file)
-        pair = config.model.name, config.objective.name
+        kind = tuple(config[part].name for part in parts)
         for number, arg in enumerate(arguments(file)):
             spec = f"{file}:{arg},smoke" if arg else f"{file}:smoke"
-            yield pytest.param(spec, marks=[pytest.mark.slow] if number or pair in seen else [], id=spec)
-        seen.add(pair)
+            yield pytest.param(spec, marks=[pytest.mark.slow] if number or kind in seen else [], id=spec)
+        seen.add(kind)
 
 
-@pytest.mark.parametrize("spec", list(smokes()))
+@pytest.mark.parametrize("spec", list(smokes("model", "objective")))
 def test_smoke_fits_one_repeated_batch(spec):
     """Two layers (none where the model has none), generated text; the loss of one batch falls by a quarter within 30
     steps at a constant rate."""
@@ -155,7 +155,7 @@ def test_smoke_fits_one_repeated_batch(spec):
     assert losses[-1] < 0.75 * losses[0]
 
 
-@pytest.mark.parametrize("spec", list(smokes()))
+@pytest.mark.parametrize("spec", list(smokes("source")))
 def test_smoke_trains_to_its_end(spec, tmp_path):
     """The whole program: data, steps, evaluation, checkpoint, record. Run again there is nothing left to do."""
     config = configs.load(spec)
