@@ -25,7 +25,7 @@ from ctxjax.config import ConfigError
 from ctxjax.data import pipeline
 from ctxjax.digests import step_folder
 from ctxjax.progress import Interval, Log, Stop, clock, padding_share, progress_bar
-from ctxjax.step import TrainState, make_train_step, variables
+from ctxjax.step import TrainState, variables
 
 
 class Diverged(RunError):
@@ -133,7 +133,7 @@ class Trainer:
 
     def compile(self, state: TrainState) -> Any:
         """The compiled step `(state, batch, root) -> (state, metrics)`, with the learning rate among the metrics."""
-        step = make_train_step(self.run.model, self.run.objective, self.run.tx, self.config.accum_steps)
+        step = self.run.train_step()
 
         def with_lr(state: TrainState, batch: Any, root: Any) -> tuple[TrainState, dict[str, Any]]:
             new, values = step(state, batch, root)

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from ctxjax import best, optim, rngs, sharding
 from ctxjax import config as configs
 from ctxjax.config import ConfigError, Duration
-from ctxjax.step import TrainState, init_state
+from ctxjax.step import TrainState, init_state, make_train_step
 
 Config = Any  # a locked ml_collections.ConfigDict, whose fields no type checker knows
 
@@ -157,6 +157,11 @@ class Run:
         """A fresh state, to be jitted with the shardings it shall have."""
         row = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape[1:]), leaf.dtype), self.batch["inputs"])
         return init_state(self.model, self.tx, row, root, carry_rows=self.config.batch_size)
+
+    def train_step(self) -> Callable[..., Any]:
+        """The train step of the config; parameters that `config.optim.frozen` matches have no gradient."""
+        frozen = optional(self.config.optim, "frozen", "")
+        return make_train_step(self.model, self.objective, self.tx, self.config.accum_steps, frozen)
 
     def steps(self, field: str) -> int:
         """A cadence of the config in steps."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from ctxjax import rngs
+from ctxjax import rngs, tree
 from ctxjax.types import Batch, Carry, Inputs, Mean, Model, Objective, Outputs, Params, Terms
 
 
@@ -119,13 +120,16 @@ def weighted_loss(objective: Objective, terms: Terms, weights: Mapping[str, Arra
 
 
 def make_train_step(
-    model: Model, objective: Objective, tx: optax.GradientTransformation, accum_steps: int = 1
+    model: Model, objective: Objective, tx: optax.GradientTransformation, accum_steps: int = 1, frozen: str = ""
 ) -> Callable[[TrainState, Batch, Array], tuple[TrainState, dict[str, Any]]]:
     """The pure step `(state, batch, root key) -> (state, metrics)`.
 
     With `accum_steps > 1` the gradient is summed by a scan over *strided* micro-batches (row r goes to micro-batch
     r mod accum_steps, so no device trades rows). Each loss term is divided by its weight over the *whole* batch before
     the sum: averaging the means of micro-batches is wrong as soon as their token counts differ.
+
+    No gradient is taken of parameters whose path the regular expression `frozen` matches: what lies beneath them alone
+    has no backward pass, and `grad_norm` is without them. That they do not change is the optimiser's affair.
 
     An objective may have `rate(batch)`, a factor of the learning rate of this step alone, which the optimiser is told.
 
@@ -135,10 +139,14 @@ def make_train_step(
       metrics: `loss`, `grad_norm`, `skipped` (float32 scalars) and `terms` (name -> `Mean`).
     """
 
+    def held(name: str, leaf: Array) -> Array:
+        return jax.lax.stop_gradient(leaf) if re.search(frozen, name) else leaf
+
     def micro_gradient(
         state: TrainState, batch: Batch, carry: Carry, key: Array, weights: Mapping[str, Array], micro: Array | int = 0
     ):
         def loss_of(params: Params):
+            params = tree.map_named(held, params) if frozen else params
             forward = Forward(model, variables(params, state.extra), key, train=True, micro=micro)
             terms, new_carry = objective(forward, batch, carry)
             return weighted_loss(objective, terms, weights), (terms, new_carry, forward.moved)

@@ -104,9 +104,8 @@ def compile_step(run: Any, mesh: Any, abstract: Any) -> Compiled:
     import jax
 
     from ctxjax import rngs, sharding
-    from ctxjax.step import make_train_step
 
-    step = make_train_step(run.model, run.objective, run.tx, run.config.accum_steps)
+    step = run.train_step()
     rows, whole = sharding.batch_sharding(mesh), sharding.replicated(mesh)
     batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=rows), run.batch)
     root = jax.eval_shape(lambda: rngs.root_key(0))

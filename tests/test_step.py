@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from ctxjax import tree
 from ctxjax.objectives import bilm, masked_lm
 from ctxjax.step import init_state, make_eval_step, make_train_step
 
@@ -37,6 +38,26 @@ def test_accumulation_in_1_2_4_parts_is_one_step(module):
             np.testing.assert_allclose(left, right, atol=2e-5)
         for left, right in zip(jax.tree.leaves(after.carry), jax.tree.leaves(results[0][0].carry)):
             np.testing.assert_allclose(left, right, atol=2e-6)
+
+
+def test_what_is_frozen_has_no_backward_pass():
+    """The others get the same gradient; the norm is of theirs alone, and the program does less."""
+    model, objective, batch, _, _ = setup(masked_lm)
+    tx, key = optax.sgd(1.0), jax.random.key(0)
+    state = init_state(model, tx, batch["inputs"], key)
+    found, flops = {}, {}
+    for frozen in ("", "^(embed|layer_)"):
+        step = jax.jit(make_train_step(model, objective, tx, frozen=frozen)).lower(state, batch, key).compile()
+        after, metrics = step(state, batch, key)
+        moved = tree.flatten(jax.tree.map(jnp.subtract, state.params, after.params))
+        found[frozen], flops[frozen] = (moved, float(metrics["grad_norm"])), step.cost_analysis()["flops"]
+    (free, _), (held, norm) = found.values()
+    still = [name for name in free if name.startswith(("embed/", "layer_"))]
+    assert still and all(np.abs(free[name]).max() > 0 and not np.abs(held[name]).any() for name in still)
+    for name in set(free) - set(still):
+        np.testing.assert_allclose(held[name], free[name], atol=1e-6)
+    assert norm == pytest.approx(float(optax.tree.norm([free[name] for name in set(free) - set(still)])), rel=1e-5)
+    assert flops["^(embed|layer_)"] < 0.6 * flops[""]
 
 
 def test_negatives_do_not_depend_on_how_the_batch_is_split():
