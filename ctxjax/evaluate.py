@@ -88,7 +88,11 @@ def run_suite(config: Any, args: argparse.Namespace) -> int:
         print(repr(model), file=sys.stderr)
         found[name] = suite.run(evaluators, model, lambda text: print(text, file=sys.stderr))
         if args.record:
-            about = {"model": model.config, "step": model.meta.get("step"), "config": configs.to_dict(config)}
+            about = {
+                "model": model.config,
+                "step": model.meta.get("step"),
+                "config": records.without_paths(configs.to_dict(config)),
+            }
             written = records.write("suite", about | {"of": name, "suite": found[name]}, args.record)
             print(f"wrote {written}", file=sys.stderr)
         del model
@@ -101,8 +105,9 @@ def run_suite(config: Any, args: argparse.Namespace) -> int:
 def config_of(config: Any) -> dict[str, Any]:
     """The config as JSON-able data, without the path of the corpus."""
     from ctxjax import config as configs
+    from ctxjax import records
 
-    plain = configs.to_dict(config)
+    plain = records.without_paths(configs.to_dict(config))
     plain["source"]["corpus"] = pathlib.Path(plain["source"]["corpus"]).name
     return plain
 

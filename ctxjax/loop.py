@@ -393,7 +393,7 @@ class Trainer:
         lines = metrics.read(self.workdir, everything=True)
         sessions = [line["session"] for line in lines if "session" in line] + [self.ledger.summary()]
         logged = [line for line in lines if "loss" in line]
-        config = configs.to_dict(self.config)
+        config = records.without_paths(configs.to_dict(self.config))
         for fields, field in (("source", "corpus"), ("init_from", "path")):
             if path := config.get(fields, {}).get(field):
                 config[fields][field] = pathlib.Path(path).name

@@ -34,6 +34,15 @@ def commit() -> str | None:
         return None
 
 
+def without_paths(value: Any) -> Any:
+    """JSON-able data with the last part of every absolute path in it, which says nothing of the host."""
+    if isinstance(value, Mapping):
+        return {name: without_paths(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_paths(item) for item in value]
+    return pathlib.PurePath(value).name if isinstance(value, str) and os.path.isabs(value) else value
+
+
 def versions() -> dict[str, str]:
     """Version of Python, of ctxjax and of every library named in `VERSIONS` that is loaded in this process."""
     from importlib import metadata

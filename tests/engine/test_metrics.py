@@ -134,3 +134,13 @@ def test_a_record_is_whole_or_not_there(tmp_path, monkeypatch):
     with pytest.raises(TypeError):
         records.write_json(tmp_path / "record.json", {"a": object()})
     assert json.loads((tmp_path / "record.json").read_text()) == {"a": 1}
+
+
+def test_records_hold_no_path_of_the_host():
+    config = {
+        "source": {"tokenizer": "/somewhere/of/mine/tokenizer", "vectors_of": ["/a/elmo", "runs/bert"]},
+        "lr": 0.1,
+    }
+    found = records.without_paths(config | {"pattern": "^(embed|layer_)/"})
+    assert found["source"] == {"tokenizer": "tokenizer", "vectors_of": ["elmo", "runs/bert"]}
+    assert found["lr"] == 0.1 and found["pattern"] == "^(embed|layer_)/"
