@@ -50,6 +50,8 @@ class Evaluator:
         if not hasattr(self.source, "examples"):
             raise ConfigError("config.evals: task needs the source 'examples'")
         self.training = open_source("train") if baseline else None
+        if split.startswith("heldout"):
+            self._right()  # a run would not know before its first evaluation
 
         def tell(forward: Forward, batch: Any) -> Any:
             return told(forward, forward(batch["inputs"]), model.task)
@@ -76,14 +78,18 @@ class Evaluator:
         values = self.scores(params)
         return values.astype(np.float64) if self.source.task.kind == "regress" else values.argmax(-1)
 
-    def run(self, params: Any) -> dict[str, float]:
-        """The figures of the task, and `majority_NAME`, the official one of the baseline."""
-        task, right = self.source.task, self.source.targets()
+    def _right(self) -> Shaped[np.ndarray, " N"]:
+        right = self.source.targets()
         if right is None:
             raise ConfigError(
                 f"config.evals: {self.source.path(self.split)} says no labels; write what the model tells of it with "
                 f"python -m ctxjax.predict --split {self.split}"
             )
+        return right
+
+    def run(self, params: Any) -> dict[str, float]:
+        """The figures of the task, and `majority_NAME`, the official one of the baseline."""
+        task, right = self.source.task, self._right()
         positive = self.source.labels.index(task.positive) if task.positive else 1
         figures = scores(task.metrics, self.told(params), right, positive)
         if self.training is not None:

@@ -86,6 +86,14 @@ def test_mistakes_are_named(tmp_path):
 
     with pytest.raises(ConfigError, match=r"test.jsonl says no labels; write .*ctxjax.predict --split test"):
         evaluators.Evaluator("test", open_source=opened, **about).run(params)
+    (tmp_path / "heldout.jsonl").write_text('{"text": "a"}\n')
+    with pytest.raises(ConfigError, match=r"heldout.jsonl says no labels"):  # when it is made, before a step is taken
+        evaluators.Evaluator("heldout", open_source=opened, **about)
+    (tmp_path / "unlabelled").mkdir()
+    (tmp_path / "unlabelled" / "train.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n')
+    source = Source(tmp_path / "unlabelled", "train", "own.labels", fields["tokenizer"])
+    with pytest.raises(ConfigError, match=r"unlabelled/train.jsonl says no labels, so there is nothing to train on"):
+        source.take(np.arange(1))
     with pytest.raises(ConfigError, match="needs the source 'examples'"):
         evaluators.Evaluator("test", open_source=lambda name: object(), **about)
     monkey = evaluators.Evaluator("heldout", open_source=lambda name: opened("train"), **about)

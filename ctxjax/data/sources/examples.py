@@ -320,6 +320,8 @@ class Source:
     @functools.cached_property
     def _targets(self) -> np.ndarray:
         found = self.targets()
+        if found is None and self.split == "train":
+            raise ConfigError(f"{self.path('train')} says no labels, so there is nothing to train on")
         kind = np.float32 if self.task.kind == "regress" else np.int32
         return np.zeros(len(self.examples), kind) if found is None else found
 
