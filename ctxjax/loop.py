@@ -71,7 +71,7 @@ class Trainer:
             self.stop = Stop(stop_at)
             self.mesh = like.mesh if like else runs.make_mesh(config, devices)
             self.abstract, notes = runs.placed(self.run, self.mesh)
-            self.batch, self.rows = self.run.batch, sharding.batch_sharding(self.mesh)
+            self.batches, self.rows = self.run.batches, sharding.batch_sharding(self.mesh)
             self.evaluators = like.evaluators if like else self.run.evaluators(self.mesh)
             self.every = {name: self.run.steps(f"{name}_every") for name in ("log", "save", "eval")}
             self.first = jax.process_index() == 0
@@ -131,8 +131,11 @@ class Trainer:
         """The step of one run as that of all runs that this trainer advances."""
         return step
 
-    def compile(self, state: TrainState) -> Any:
-        """The compiled step `(state, batch, root) -> (state, metrics)`, with the learning rate among the metrics."""
+    def compile(self, state: TrainState) -> list[Any]:
+        """The compiled step `(state, batch, root) -> (state, metrics)` for each width of the batches.
+
+        The learning rate is among the metrics.
+        """
         step = self.run.train_step()
 
         def with_lr(state: TrainState, batch: Any, root: Any) -> tuple[TrainState, dict[str, Any]]:
@@ -142,15 +145,18 @@ class Trainer:
 
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
         rows, whole = self.rows, sharding.replicated(self.mesh)
-        batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=rows), self.batch)
         jitted = jax.jit(
             self.lifted(with_lr),
             in_shardings=(shardings, rows, whole),
             out_shardings=(shardings, whole),
             donate_argnums=0,
         )
+        compiled = []
         with self.ledger("compile"):
-            return jitted.lower(state, batch, self.root).compile()
+            for shapes in self.batches:
+                batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=rows), shapes)
+                compiled.append(jitted.lower(state, batch, self.root).compile())
+        return compiled
 
     # --- the run folder ---
 
@@ -219,7 +225,7 @@ class Trainer:
         if start < total and start % self.every["eval"] == 0 and self.evaluated < start:
             state = self.evaluate(start, state)  # it was due when the run was stopped
         if start < total and not self.ended:
-            compiled = self.compile(state)
+            compiled = by_width(self.batches, self.compile(state))
             with (
                 contextlib.closing(self.stream(start)) as stream,
                 progress_bar(self.log, start, total, self.first) as bar,
@@ -415,6 +421,18 @@ class Trainer:
             "data": self.run.source.fingerprint,
         } | more
         records.write_json(self.workdir / "record.json", records.stamp("train", payload))
+
+
+def by_width(shapes: Sequence[Any], compiled: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
+    """The step that was compiled for batches as wide as the one that it is given."""
+    if len(compiled) == 1:
+        return compiled[0]
+    of = {_widths(batch): step for batch, step in zip(shapes, compiled, strict=True)}
+    return lambda state, batch, root: of[_widths(batch)](state, batch, root)
+
+
+def _widths(batch: Any) -> tuple[tuple[int, ...], ...]:
+    return tuple(leaf.shape for leaf in jax.tree.leaves(batch["inputs"]))
 
 
 def _origin(meta: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ FIELDS = (
 CADENCES = ("total", "log_every", "save_every", "eval_every")
 # What a checkpoint fixes; beneath, the exceptions: where the data lies, and how the same numbers are computed.
 FIXED = ("seed", "seeds", "batch_size", "accum_steps", "model", "objective", "source", "optim")
+SAMPLED = 256  # steps whose widths are looked at
 FREE = ("source.corpus", "source.tokenizer", "source.verify", "model.remat")
 
 
@@ -130,7 +131,8 @@ class Run:
     Attributes:
       config: the locked config.
       model, objective, source: as built from it.
-      batch: shapes of one global training batch, a tree of `ShapeDtypeStruct`.
+      batches: shapes of global training batches, of every width that they have, the widest last; trees of
+        `ShapeDtypeStruct`.
       steps_per_pass: steps of one pass over the training data.
       tokens_per_step: tokens of one global batch.
       total_steps: length of the run.
@@ -142,7 +144,7 @@ class Run:
     model: Any
     objective: Any
     source: Any
-    batch: Any
+    batches: list[Any]
     steps_per_pass: int
     tokens_per_step: int
     total_steps: int
@@ -152,6 +154,11 @@ class Run:
 
     def __post_init__(self) -> None:
         self.abstract = jax.eval_shape(lambda: self.init(rngs.root_key(self.config.seed)))
+
+    @property
+    def batch(self) -> Any:
+        """Shapes of the widest global training batch."""
+        return self.batches[-1]
 
     def init(self, root: Any) -> TrainState:
         """A fresh state, to be jitted with the shardings it shall have."""
@@ -175,8 +182,17 @@ class Run:
         return _profile_steps(self.config)
 
     def flops_per_step(self) -> float:
-        """Model FLOPs of one training step: three times the forward pass; recomputation does not count."""
-        return 3.0 * float(self.objective.flops(self.model, self.batch))
+        """Model FLOPs of one training step: three times the forward pass; recomputation does not count.
+
+        Where batches are of several widths, the mean over the first steps.
+        """
+        flops = [3.0 * float(self.objective.flops(self.model, batch)) for batch in self.batches]
+        if len(flops) == 1:
+            return flops[0]
+        source, config = self.source, self.config
+        steps = range(min(SAMPLED, self.steps_per_pass))
+        widths = [source.width_of(source.of_step(config.seed, config.batch_size, step)) for step in steps]
+        return sum(flops[source.padded.index(width)] for width in widths) / len(widths)
 
     def dropped(self) -> dict[str, int]:
         """What the source does not read, as counts by what it is; sources that read everything say nothing."""
@@ -220,7 +236,10 @@ def assemble(config: Config) -> Run:
             f"config.objective.split={getattr(objective, 'split', False)} does not go with "
             f"config.model.splits={getattr(model, 'splits', ())}: set both or neither"
         )
-    row = pipeline.batch_at(source, seed=config.seed, batch_size=1, step=0)
+    rows = [pipeline.batch_at(source, seed=config.seed, batch_size=1, step=0)]
+    if len(getattr(source, "padded", ())) > 1:
+        rows = source.shapes()
+    row = rows[-1]
     _validate_row(model, row)
     size = config.batch_size * math.prod(row["targets"].shape[1:])
     if getattr(objective, "sums", False) and objective.scale not in (1.0, size):
@@ -228,7 +247,10 @@ def assemble(config: Config) -> Run:
             f"config.objective.scale={objective.scale:g} is not the {size} targets of a batch, whose sum the original "
             f"steps along: set --config.objective.scale={size}, or 1 for their mean"
         )
-    batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((config.batch_size, *leaf.shape[1:]), leaf.dtype), row)
+    batches = [
+        jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((config.batch_size, *leaf.shape[1:]), leaf.dtype), one)
+        for one in rows
+    ]
     tokens_per_step = config.batch_size * source.tokens_per_row
     steps_per_pass = source.steps_per_pass(config.batch_size)
     if steps_per_pass < 1:
@@ -238,12 +260,12 @@ def assemble(config: Config) -> Run:
     total = Duration.parse(config.total, "total").steps(steps_per_epoch=steps_per_pass, tokens_per_step=tokens_per_step)
 
     def init_params() -> Any:
-        inputs = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape[1:]), leaf.dtype), batch["inputs"])
+        inputs = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape[1:]), leaf.dtype), batches[-1]["inputs"])
         return model.init(rngs.root_key(0), inputs, method="touch")["params"]
 
     rules = {"steps_per_epoch": steps_per_pass, **config.optim.to_dict()}
     tx, schedule = optim.make_optimizer(total, jax.eval_shape(init_params), **rules)
-    return Run(config, model, objective, source, batch, steps_per_pass, tokens_per_step, total, tx, schedule)
+    return Run(config, model, objective, source, batches, steps_per_pass, tokens_per_step, total, tx, schedule)
 
 
 def make_mesh(config: Config, devices: Sequence[Any] | None = None) -> Mesh:

@@ -11,10 +11,10 @@ import os
 import pathlib
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ctxjax.config import ConfigError
-from ctxjax.data.sources.labelled_texts import Place
+from ctxjax.data.shuffled import Place
 from ctxjax.text import tags as schemes
 
 DOCUMENT = "-DOCSTART-"
@@ -184,13 +184,6 @@ class TaggedFiles:
         for name in {"train", split}:
             if not self.file(name).is_file():
                 raise ConfigError(f"config.source.{name}: there is no file {self.file(name)}")
-
-    def __getstate__(self) -> dict[str, Any]:
-        cached = {
-            name for kind in type(self).__mro__ for name, value in vars(kind).items()
-            if isinstance(value, functools.cached_property)
-        }  # fmt: skip
-        return {name: value for name, value in self.__dict__.items() if name not in cached}
 
     def file(self, split: str) -> pathlib.Path:
         """Where a split lies."""

@@ -49,10 +49,10 @@ class Evaluator:
 
     def told(self, params: Any) -> list[list[list[Mention]]]:
         """The clusters of every document, in the order of the files."""
-        order = np.arange(len(self.source.documents))
-        found: list[list[list[Mention]]] = []
-        for _, ranked in self._rows(params, order, lambda mine, _: self.source.take(mine)):
-            found += [linked(*one) for one in zip(*ranked)]
+        found: list[list[list[Mention]]] = [[] for _ in self.source.documents]
+        for numbers, ranked in self._rows(params, self.source):
+            for number, one in zip(numbers.tolist(), zip(*ranked)):
+                found[number] = linked(*one)
         return found
 
     def run(self, params: Any) -> dict[str, float]:

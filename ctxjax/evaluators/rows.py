@@ -11,6 +11,7 @@ from jaxtyping import Int
 
 from ctxjax import sharding
 from ctxjax.config import ConfigError
+from ctxjax.data.shuffled import Shuffled
 from ctxjax.evaluators import reading
 from ctxjax.step import Forward
 
@@ -51,21 +52,21 @@ class Rows:
 
         self._run = jax.jit(run, out_shardings=sharding.replicated(mesh))
 
-    def __call__(
-        self, params: Any, order: Numbers, take: Callable[[Numbers, Numbers], Any]
-    ) -> Iterator[tuple[Numbers, Any]]:
+    def __call__(self, params: Any, source: Shuffled) -> Iterator[tuple[Numbers, Any]]:
         """The numbers of a batch after the other, and what was told of each, in NumPy; on every process all of them.
+
+        Long rows come first, so that batches are no wider than they have to be.
 
         Args:
           params: what the model is run with.
-          order: the numbers, in the order in which they are read.
-          take: `(numbers, all)` to the batch of the rows `numbers`, those of this process out of `all` of the batch.
+          source: whose rows are read.
         """
         index, processes = sharding.process_rows(self.mesh)
         low, high = (self.batch_size * place // processes for place in (index, index + 1))
+        order = np.argsort(-source.lengths, kind="stable")
         for part in reading.with_bar(range(len(order)), self.what, self.batch_size):
             numbers = order[np.minimum(np.arange(part[0], part[0] + self.batch_size), len(order) - 1)]
-            batch = sharding.put(take(numbers[low:high], numbers), self.mesh)
+            batch = sharding.put(source.take(numbers[low:high], source.width_of(numbers)), self.mesh)
             told = jax.device_get(self._run(params, batch))
             yield numbers[: len(part)], _first(told, len(part))
 

@@ -27,6 +27,7 @@ from ctxjax.step import Forward
 from ctxjax.text.tokenizer import write_files
 
 PROJECTIONS = ("alignment", "offsets")
+UNREAD = -1e30  # the score of positions behind what a batch of narrow rows has
 
 
 class Evaluator:
@@ -81,11 +82,10 @@ class Evaluator:
         self._rows = Rows(score, "windows", batch_size, model=model, mesh=mesh, train_batch_size=train_batch_size)
 
     def scores(self, params: Any) -> Float[np.ndarray, "W L 2"]:
-        """Start and end score of every position of every window, in the order of the source."""
-        count = len(self.source.windows)
-        found = np.empty((count, self.source.length, 2), np.float32)
-        for numbers, scores in self._rows(params, np.arange(count), lambda mine, _: self.source.take(mine)):
-            found[numbers] = scores
+        """Start and end score of every position of every window, in the order of the source; see `UNREAD`."""
+        found = np.full((self.source.count, self.source.length, 2), UNREAD, np.float32)
+        for numbers, scores in self._rows(params, self.source):
+            found[numbers, : scores.shape[1]] = scores
         return found
 
     def told(self, params: Any) -> dict[str, answers.Told]:

@@ -20,8 +20,6 @@ from ctxjax.objectives.classification import told
 from ctxjax.step import Forward
 from ctxjax.text.tokenizer import write_files
 
-MANY = 16  # batches, from which on shorter rows pay for programs of their own
-
 
 class Evaluator:
     """Tells every example of a split once.
@@ -60,15 +58,8 @@ class Evaluator:
 
     def scores(self, params: Any) -> Float[np.ndarray, "N ..."]:
         """What the model gives every example, in the order of the file: scores of labels or choices, or a number."""
-        lengths, longest = self.source.lengths, self.source.length
-        many = len(lengths) > MANY * self._rows.batch_size
-        order = np.argsort(-lengths, kind="stable") if many else np.arange(len(lengths))
-
-        def take(mine: np.ndarray, batch: np.ndarray) -> Any:
-            return self.source.take(mine, _padded(int(lengths[batch].max()), longest) if many else longest)
-
-        found: list[Any] = [None] * len(lengths)
-        for numbers, values in self._rows(params, order, take):
+        found: list[Any] = [None] * self.source.count
+        for numbers, values in self._rows(params, self.source):
             for number, value in zip(numbers.tolist(), values):
                 found[number] = value
         return np.stack(found)
@@ -121,11 +112,6 @@ class Evaluator:
         name = self.source.task.submissions.get(self.split, f"{self.split}.tsv")
         write_files(folder, {name: "".join(["index\tprediction\n", *lines])})
         return pathlib.Path(folder) / name
-
-
-def _padded(length: int, longest: int) -> int:
-    """A quarter or a half of the longest, or all of it: three programs at most."""
-    return next(size for size in (-(-longest // 4), -(-longest // 2), longest) if length <= size)
 
 
 def _commonest(right: Any, kind: str) -> int | float:

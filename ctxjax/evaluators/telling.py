@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 
 from ctxjax.config import ConfigError
 from ctxjax.evaluators.rows import Rows
@@ -67,8 +66,11 @@ class Telling:
     def told(self, params: Any) -> list[list[str]]:
         """The tags of every sentence, in the order of the file; of one that was cut, its rows put together."""
         owners, labels = self.source.owners, self.source.labels
-        found: list[list[str]] = [[] for _ in self.source.sentences]
-        for numbers, told in self._rows(params, np.arange(len(owners)), lambda mine, _: self.source.take(mine)):
+        rows: list[list[str]] = [[] for _ in owners]
+        for numbers, told in self._rows(params, self.source):
             for number, tags, counted in zip(numbers.tolist(), *told):
-                found[owners[number]] += [labels[tag] for tag in tags[counted].tolist()]
+                rows[number] = [labels[tag] for tag in tags[counted].tolist()]
+        found: list[list[str]] = [[] for _ in self.source.sentences]
+        for owner, tags in zip(owners, rows, strict=True):
+            found[owner] += tags
         return found

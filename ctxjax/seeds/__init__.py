@@ -21,6 +21,7 @@ import jax
 from ctxjax import config as configs
 from ctxjax import loop, processes, records
 from ctxjax import run as runs
+from ctxjax.config import ConfigError
 from ctxjax.loop import Diverged, Trainer
 from ctxjax.seeds import outcome
 from ctxjax.seeds.together import Together, alone, run_of
@@ -96,6 +97,10 @@ def _train_one(config: Any, place: pathlib.Path, stop_at: int | None, peak: floa
 def _at_once(config: Any, folder: pathlib.Path, seeds: list[int], devices: Any) -> int:
     """How many seeds run at once: as told, as before, or as memory allows."""
     told = runs.optional(config, "seeds_at_once", 0)
+    if runs.optional(config.source, "widths", 1) > 1:
+        if told > 1:
+            raise ConfigError(f"config.seeds_at_once={told} needs batches of one width: set --config.source.widths=1")
+        return 1
     if told:
         return told
 
@@ -104,7 +109,7 @@ def _at_once(config: Any, folder: pathlib.Path, seeds: list[int], devices: Any) 
     if told := json.loads(kept).get("seeds_at_once"):
         return told
     trainer = Trainer(alone(config, seeds[0]), run_of(folder, seeds[0]), devices=devices)
-    needs = trainer.compile(trainer.abstract).memory_analysis()
+    needs = trainer.compile(trainer.abstract)[0].memory_analysis()
     size = needs.argument_size_in_bytes + needs.output_size_in_bytes - needs.alias_size_in_bytes
     size += needs.temp_size_in_bytes
     free = free_memory(trainer.mesh.devices.flat[0])

@@ -88,7 +88,7 @@ class Together(Trainer):
 
         one = jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
         self.abstract = jax.tree.map(lambda leaf: stacked(leaf, leaf.sharding.spec), self.abstract)
-        self.batch = jax.tree.map(lambda leaf: stacked(leaf, P()), self.run.batch)
+        self.batches = [jax.tree.map(lambda leaf: stacked(leaf, P()), self.run.batch)]
         self.rows = NamedSharding(self.mesh, P(axis, _without(sharding.ROWS, axis)))
         whole = jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
         self.root = jax.jit(lambda *roots: jnp.stack(roots), out_shardings=sharding.replicated(self.mesh))(

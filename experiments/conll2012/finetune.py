@@ -48,7 +48,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     if roles:
         config.model.options = dict(chain=False)
         config.objective = dict(name="tagging", crf=False, mix_l2=0.0)
-        config.source.update(tokenizer="", length=256)
+        config.source.update(tokenizer="", length=256, widths=4, together=1)
     else:
         config.model.options = dict(width=3000, depth=1, feature_dim=20, max_width=30, ratio=0.4, max_antecedents=50)
         config.objective = dict(name="coreference")

@@ -69,6 +69,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         stride=128,
         max_query=64,
         count_windows=False,
+        widths=1,
+        together=1,
     )
     config.optim = dict(
         name="adam_bert",

@@ -125,6 +125,8 @@ def _allennlp(task: Tagging) -> ml_collections.ConfigDict:
         layers="all",
         pool="mean",
         context=0,
+        widths=4,
+        together=1,
     )
     config.optim = dict(
         name="adamw",

@@ -60,6 +60,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         framing="",
         length=128 if small else 512,
         context=True,
+        widths=4,
+        together=1,
     )
     config.optim = dict(
         name="adam_bert",

@@ -19,6 +19,8 @@ python -m ctxjax.convert FOLDER RUN --to ctxjax. source.corpus is the folder of 
 CTXJAX_DATA it is found under $CTXJAX_DATA/tasks. Figures are those of the split "heldout", and beside the official one
 stands what telling always the most frequent label gives; a tenth of the training file is held out where there is no
 file for it (source.share). source.limit trains on so many examples.
+A batch is as wide as its longest row needs, of four widths at most (source.widths; 1 pads all to source.length);
+source.together=16 lets rows of like length share a batch, which is faster and no longer the published order.
 
 Arguments:
     task=NAME   glue.cola sst2 mrpc stsb qqp mnli qnli rte wnli (or quora); sentiment.sst5 imdb mr; topics.trec6 ag_news
@@ -94,6 +96,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         max_chars=0,
         limit=0,
         share=0.1,
+        widths=4,
+        together=1,
     )
     config.optim = dict(
         name="adam_bert",

@@ -51,7 +51,7 @@ def test_mistakes_are_named(make, tmp_path):
     with pytest.raises(
         ConfigError, match=r"x_conll, line 2: a sentence and its predicate take 14 pieces, more than config.source"
     ):
-        make(length=12).take(np.array([0]))
+        make(length=12).lengths  # noqa: B018
     strange = [[("a", "X", "(ARG7*)", "-"), ("b", "X", "(V*)", "-")]]
     with pytest.raises(ConfigError, match=r"x_conll, line 2: the tag 'B-ARG7' is not in .*train"):
         make("heldout", heldout=strange).take(np.array([0]))

@@ -117,7 +117,7 @@ def test_parts_of_files_and_tags_that_break_their_scheme(folder):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"tokenizer": ""}, r"config\.source\.tokenizer is empty: set config\.init_from\.path"),
+        ({"tokenizer": ""}, r"config\.source\.tokenizer is empty; name the pretrained run"),
         ({"length": 4}, r"config\.source\.length=4 has no room"),
         ({"length": 7}, r"line 14: a word of 4 pieces is longer than half a row of config\.source\.length=7"),
         ({"framing": "gpt"}, r"config\.source\.framing='gpt' needs the pieces <start>"),

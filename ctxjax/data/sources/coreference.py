@@ -11,25 +11,24 @@ import pathlib
 import sys
 from typing import Any
 
-import grain
 import numpy as np
 from jaxtyping import Int
 
 from ctxjax.config import ConfigError
-from ctxjax.data import draws, pipeline
 from ctxjax.data.arrays import file_digest
-from ctxjax.data.sources.labelled_texts import Place
+from ctxjax.data.shuffled import Framed, Place
 from ctxjax.data.tasks import conll2012
-from ctxjax.data.transforms.framing import Framing, open_framed
 
 
-class Source:
+class Source(Framed):
     """Documents, shuffled anew in every pass.
 
     Row (S = `segments`, T = `length`, N = `words`, G = `mentions`): inputs {tokens [S T], mask [S T]}; word_places [N],
     the place of each word's first piece among all S * T (-1 behind the last word), word_sentences [N]; targets [G 3],
     first word, one behind the last and entity of each mention; weights [G 3], 1 for a mention.
     """
+
+    rows_are = "documents"
 
     def __init__(
         self,
@@ -62,34 +61,13 @@ class Source:
         self._files = {"train": train, "heldout": heldout, "test": test}
         if split not in self._files:
             raise ConfigError(f"config.source.split={split!r} is not one of {', '.join(self._files)}")
-        if not tokenizer:
-            raise ConfigError(
-                "config.source.tokenizer is empty: set config.init_from.path to the encoder's run, or the tokenizer"
-            )
         if min(segments, words, mentions) < 1:
             raise ConfigError("config.source needs segments, words and mentions >= 1")
-        self.corpus, self.split, self._tokenizer, self._marks = Place(pathlib.Path(corpus)), split, tokenizer, framing
-        self.length, self.segments, self.words, self.mentions = length, segments, words, mentions
+        self.frame(tokenizer, framing)
+        self.pad(length, widths=1, together=1)
+        self.corpus, self.split = Place(pathlib.Path(corpus)), split
+        self.segments, self.words, self.mentions = segments, words, mentions
         self.framing  # noqa: B018 - fails here where it does not fit
-
-    def __getstate__(self) -> dict[str, Any]:
-        kept = ("tokenizer", "framing", "documents", "_rows", "fingerprint", "tokens_per_row")
-        return {name: value for name, value in self.__dict__.items() if name not in kept}
-
-    @functools.cached_property
-    def tokenizer(self) -> Any:
-        """The encoder's."""
-        return open_framed(self._tokenizer, self._marks)
-
-    @functools.cached_property
-    def framing(self) -> Framing:
-        """The marks round a segment."""
-        return Framing(self.tokenizer, self.length, self._marks)
-
-    @property
-    def vocab_size(self) -> int:
-        """Pieces of the tokenizer."""
-        return len(self.tokenizer)
 
     @property
     def place(self) -> pathlib.Path:
@@ -177,25 +155,13 @@ class Source:
         }
 
     @functools.cached_property
-    def tokens_per_row(self) -> int:
-        """Pieces of a document with their marks, on average."""
-        return max(1, round(float(np.mean([row["inputs"]["mask"].sum() for row in self._rows]))))
+    def lengths(self) -> Int[np.ndarray, " N"]:
+        """Pieces of every document, with their marks."""
+        return np.array([row["inputs"]["mask"].sum() for row in self._rows])
 
-    def steps_per_pass(self, batch_size: int) -> int:
-        """Steps until every document was read once; what is left of a pass is in the first batch of the next."""
-        return max(1, len(self.documents) // batch_size)
-
-    def rows(self, seed: int, batch_size: int) -> grain.MapDataset:
-        """Single rows, endless; element s * batch_size + i is row i of step s (here whatever `batch_size` is)."""
-        return pipeline.rows_of(self, seed, batch_size)
-
-    def batch(self, seed: int, batch_size: int, elements: Int[np.ndarray, " B"]) -> dict[str, Any]:
-        """Some elements of `rows`, made together."""
-        del batch_size
-        return self.take(draws.in_passes("documents", seed, elements, len(self.documents)))
-
-    def take(self, chosen: Int[np.ndarray, " B"]) -> dict[str, Any]:
-        """The rows of some documents of the split by number."""
+    def take(self, chosen: Int[np.ndarray, " B"], width: int = 0) -> dict[str, Any]:
+        """The rows of some documents by number; all are of one width."""
+        del width
         rows = [self._rows[number] for number in chosen.tolist()]
         names = [name for name in rows[0] if name != "inputs"]
         inputs = {name: np.stack([row["inputs"][name] for row in rows]) for name in rows[0]["inputs"]}

@@ -10,16 +10,15 @@ import os
 import pathlib
 from typing import Any, NamedTuple
 
-import grain
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from ctxjax.config import ConfigError, did_you_mean, fingerprint
-from ctxjax.data import draws, pipeline
+from ctxjax.data import draws
 from ctxjax.data.arrays import file_digest
-from ctxjax.data.sources.labelled_texts import Place
+from ctxjax.data.shuffled import Framed, Place
 from ctxjax.data.tasks import Example, Task, open_task
-from ctxjax.data.transforms.framing import Framing, Row, open_framed
+from ctxjax.data.transforms.framing import Row
 from ctxjax.text import characters
 
 _DRAWN = ("heldout", "test")  # splits that may be drawn from the training file
@@ -41,13 +40,15 @@ class Encoded(NamedTuple):
     unknown: Int[np.ndarray, " n_and_1"]
 
 
-class Source:
-    """Examples of one split of a task.
+class Source(Framed):
+    """Examples of one split of a task, each a row, or several where it has choices or is read in both orders.
 
     Row (L = `length`): inputs {tokens [L], mask [L], cls_positions [1]}, with segment_ids [L] for BERT and chars [L C]
     where they are asked for; targets [], the number of the label or of the right choice, or, in float32, a number;
     weights []. With S choices, or with both orders of a pair, inputs have an axis more: [S L], cls_positions [S 1].
     """
+
+    rows_are = "examples"
 
     def __init__(
         self,
@@ -62,6 +63,8 @@ class Source:
         max_chars: int = 0,
         limit: int = 0,
         share: float = 0.1,
+        widths: int = 1,
+        together: int = 1,
     ):
         """Open a task; its files are read when they are first needed.
 
@@ -77,6 +80,8 @@ class Source:
           max_chars: characters of a word, for encoders that read them; 0 for none.
           limit: train on so many examples, the first of a keyed permutation; 0 for all.
           share: of the training file that a split is drawn as which has no file of its own.
+          widths: a batch is as wide as its longest row, of so many widths at most; 1 pads every row to `length`.
+          together: batches whose rows are sorted by length; 1 is a plain random order.
 
         Raises:
           ConfigError: no such task, split or file, or an impossible field.
@@ -85,14 +90,10 @@ class Source:
             raise ConfigError("config.source.corpus is empty; set it to the folder of the task's files")
         if not task:
             raise ConfigError('config.source.task is empty; set it to a task, as in "glue.cola"')
-        if not tokenizer:
-            raise ConfigError(
-                "config.source.tokenizer is empty; name the pretrained run, --config.init_from.path=RUN, or a "
-                "tokenizer's folder"
-            )
-        self.corpus, self.split, self.task_name, self.length = Place(pathlib.Path(corpus)), split, task, length
-        self.tokenizer_path, self.framing_name, self.max_chars = str(tokenizer), framing, max_chars
-        self.limit, self.share = limit, share
+        self.frame(tokenizer, framing)
+        self.pad(length, widths, together)
+        self.corpus, self.split, self.task_name = Place(pathlib.Path(corpus)), split, task
+        self.max_chars, self.limit, self.share = max_chars, limit, share
         known = [*self.task.files, *(name for name in _DRAWN if name not in self.task.files)]
         if split not in known:
             raise ConfigError(f"config.source.split={split!r} is no split of {task}{did_you_mean(split, known)}")
@@ -112,22 +113,6 @@ class Source:
         """The file that a split is read, or drawn, from."""
         return self.task.path(self.corpus.folder, split if split in self.task.files else "train")
 
-    def __getstate__(self) -> dict[str, Any]:
-        kept = (
-            "tokenizer",
-            "labels",
-            "fingerprint",
-            "_read",
-            "_encoded",
-            "_rows",
-            "_framing",
-            "_sizes",
-            "_targets",
-            "tokens_per_row",
-            "task",
-        )
-        return {name: value for name, value in self.__dict__.items() if name not in kept}
-
     @functools.cached_property
     def task(self) -> Task:
         """The task."""
@@ -135,20 +120,6 @@ class Source:
         if not isinstance(found, Task):
             raise ConfigError(f"config.source.task={self.task_name!r} is no task")
         return found
-
-    @functools.cached_property
-    def tokenizer(self) -> Any:
-        """The encoder's tokenizer, with GPT's three marks behind its pieces."""
-        return open_framed(self.tokenizer_path, self.framing_name)
-
-    @functools.cached_property
-    def _framing(self) -> Framing:
-        return Framing(self.tokenizer, self.length, self.framing_name)
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of pieces."""
-        return len(self.tokenizer)
 
     @functools.cached_property
     def labels(self) -> tuple[str, ...]:
@@ -162,7 +133,8 @@ class Source:
     def fingerprint(self) -> dict[str, Any]:
         """What decides the rows beside seed and batch size."""
         names = ("length", "both_orders", "apart", "max_chars", "limit", "share")
-        options = {name: getattr(self, name) for name in names} | {"framing": self._framing.family}
+        options = {name: getattr(self, name) for name in names} | self.padding_of()
+        options |= {"framing": self.framing.family}
         files = {name: _digest(self.path(name)) for name in sorted({"train", self.split})}
         about = {"source": "examples", "task": self.task_name, "split": self.split}
         return {**about, **files, **options, "tokenizer": self.tokenizer.digest()}
@@ -271,15 +243,15 @@ class Source:
             return ids[starts[text] : starts[text + 1]]
 
         if second is None:
-            return [self._framing(piece(text)) for text in first[example].tolist()]
+            return [self.framing(piece(text)) for text in first[example].tolist()]
         pairs = zip(first[example].tolist(), second[example].tolist())
-        return [self._framing(piece(a), piece(b)) for a, b in pairs]
+        return [self.framing(piece(a), piece(b)) for a, b in pairs]
 
     @functools.cached_property
     def _sizes(self) -> tuple[Int[np.ndarray, "N S"], Bool[np.ndarray, " N"]]:
         """Tokens of every row of every example, and which examples lose pieces."""
         texts = np.diff(self._encoded.starts)
-        found = [self._framing.sizes(np.stack(parts, -1)) for parts in zip(*(texts[part].T for part in self._parts))]
+        found = [self.framing.sizes(np.stack(parts, -1)) for parts in zip(*(texts[part].T for part in self._parts))]
         return np.stack([sizes for sizes, _ in found], 1), np.stack([cut for _, cut in found], 1).max(1)
 
     @property
@@ -298,25 +270,6 @@ class Source:
 
     # --- rows ---
 
-    def steps_per_pass(self, batch_size: int) -> int:
-        """Steps until every example was read once; what is left of a pass is in the first batch of the next."""
-        return max(1, len(self.examples) // batch_size)
-
-    def rows(self, seed: int, batch_size: int) -> grain.MapDataset:
-        """Single rows, endless; element s * batch_size + i is row i of step s (here whatever `batch_size` is)."""
-        return pipeline.rows_of(self, seed, batch_size)
-
-    def batch(self, seed: int, batch_size: int, elements: Int[np.ndarray, " B"]) -> dict[str, Any]:
-        """Some elements of `rows`, made together."""
-        del batch_size
-        count = len(self.examples)
-        numbers, places = np.divmod(elements, count)
-        chosen = np.empty(len(elements), np.int64)
-        for number in np.unique(numbers).tolist():
-            here = numbers == number
-            chosen[here] = draws.permute(draws.key("examples", seed, number), places[here], count)
-        return self.take(chosen)
-
     @functools.cached_property
     def _targets(self) -> np.ndarray:
         found = self.targets()
@@ -325,9 +278,9 @@ class Source:
         kind = np.float32 if self.task.kind == "regress" else np.int32
         return np.zeros(len(self.examples), kind) if found is None else found
 
-    def take(self, chosen: Int[np.ndarray, " B"], length: int = 0) -> dict[str, Any]:
-        """The rows of some examples by number, `length` tokens wide (at least as wide as they are; 0 for all)."""
-        shape = (len(chosen), self._rows[0].shape[1], length or self.length)
+    def take(self, chosen: Int[np.ndarray, " B"], width: int = 0) -> dict[str, Any]:
+        """The rows of some examples by number, `width` tokens wide, or, of 0, `length`; they must fit."""
+        shape = (len(chosen), self._rows[0].shape[1], width or self.length)
         tokens, segments, mask = (np.zeros(shape, kind) for kind in (np.int32, np.int32, np.bool_))
         places = np.zeros((*shape[:2], 1), np.int32)
         chars = np.full((*shape, self.max_chars), characters.PAD, np.int32)
@@ -339,7 +292,7 @@ class Source:
                 if self.max_chars and size:
                     chars[index, order, :size] = characters.table(self._words(example, order, row), self.max_chars)
         inputs = {"tokens": tokens, "mask": mask, "cls_positions": places}
-        inputs |= {"segment_ids": segments} if self._framing.family == "bert" else {}
+        inputs |= {"segment_ids": segments} if self.framing.family == "bert" else {}
         inputs |= {"chars": chars} if self.max_chars else {}
         if shape[1] == 1:
             inputs = {name: leaf[:, 0] for name, leaf in inputs.items()}

@@ -12,16 +12,15 @@ import os
 import pathlib
 import sys
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-import grain
 import numpy as np
 from jaxtyping import Int
 
 from ctxjax.config import ConfigError
-from ctxjax.data import draws, pipeline
 from ctxjax.data.arrays import ArrayWriter, file_digest
 from ctxjax.data.index import open_index
+from ctxjax.data.shuffled import Place, Shuffled
 from ctxjax.text.subwords import END, text_rows
 from ctxjax.text.words import SPECIALS, Words
 
@@ -29,18 +28,14 @@ _VERSION = 1  # of the index; part of its key
 MARK = "__label__"
 
 
-class Place(NamedTuple):
-    """Where the texts lie."""
-
-    folder: pathlib.Path
-
-
-class Source:
+class Source(Shuffled):
     """Labelled texts, shuffled anew in every pass.
 
     Row (L = `length`): inputs {tokens [L], mask [L]}, rows of the table (words, n-grams of characters and of words);
     targets [], the number of the label among `labels`; weights [].
     """
+
+    rows_are = "texts"
 
     def __init__(
         self,
@@ -52,6 +47,8 @@ class Source:
         shortest: int = 0,
         longest: int = 0,
         word_ngrams: int = 1,
+        widths: int = 1,
+        together: int = 1,
     ):
         """Open the texts; words and labels are counted in the split "train" when they are first needed.
 
@@ -64,17 +61,20 @@ class Source:
           buckets: rows for n-grams; 0 for none.
           shortest, longest: characters of an n-gram; a longest of 0 is none.
           word_ngrams: words of an n-gram of words at most.
+          widths: a batch is as wide as its longest row, of so many widths at most; 1 pads every row to `length`.
+          together: batches whose rows are sorted by length; 1 is a plain random order.
 
         Raises:
           ConfigError: no such file, or an impossible field.
         """
         if not corpus:
             raise ConfigError("config.source.corpus is empty; set it to a folder with train.txt and heldout.txt")
-        if min(length, min_count, word_ngrams) < 1 or min(buckets, longest) < 0:
-            raise ConfigError("config.source needs length, min_count and word_ngrams >= 1")
+        if min(min_count, word_ngrams) < 1 or min(buckets, longest) < 0:
+            raise ConfigError("config.source needs min_count and word_ngrams >= 1")
         if not buckets and (longest or word_ngrams > 1):
             raise ConfigError("config.source.buckets=0 has no rows for n-grams; set it, or longest=0 and word_ngrams=1")
-        self.corpus, self.split, self.length, self.min_count = Place(pathlib.Path(corpus)), split, length, min_count
+        self.pad(length, widths, together)
+        self.corpus, self.split, self.min_count = Place(pathlib.Path(corpus)), split, min_count
         self.buckets, self.shortest, self.longest, self.word_ngrams = buckets, shortest, longest, word_ngrams
         self._files = {name: self._file(name) for name in {"train", split}}
 
@@ -83,9 +83,6 @@ class Source:
             if (path := self.corpus.folder / f"{split}.{ending}").is_file():
                 return path
         raise ConfigError(f"config.source.corpus={os.fspath(self.corpus.folder)!r} has no {split}.txt or {split}.jsonl")
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_vocabulary", "_texts")}
 
     @functools.cached_property
     def _vocabulary(self) -> tuple[Words, tuple[str, ...]]:
@@ -115,47 +112,30 @@ class Source:
         """What decides the rows beside seed and batch size."""
         names = ("length", "min_count", "buckets", "shortest", "longest", "word_ngrams")
         texts = {name: file_digest(path) for name, path in sorted(self._files.items())}
-        options = {name: getattr(self, name) for name in names}
+        options = {name: getattr(self, name) for name in names} | self.padding_of()
         return {"source": "labelled_texts", "split": self.split, **texts, **options}
 
     @functools.cached_property
     def _texts(self) -> dict[str, np.ndarray]:
-        key = {"index": "labelled_texts", "version": _VERSION, **self.fingerprint}
+        rows = {name: value for name, value in self.fingerprint.items() if name not in self.padding_of()}
+        key = {"index": "labelled_texts", "version": _VERSION, **rows}
         build = functools.partial(_write_texts, source=self, file=self._files[self.split])
         return open_index(self.corpus.folder, key, build)
 
     @functools.cached_property
-    def tokens_per_row(self) -> int:
-        """Rows of the table that a text is the mean of, on average."""
-        return max(1, round(float(np.minimum(np.diff(self._texts["starts"]), self.length).mean())))
+    def lengths(self) -> Int[np.ndarray, " N"]:
+        """Rows of the table that every text is the mean of."""
+        return np.minimum(np.diff(self._texts["starts"]), self.length)
 
-    def steps_per_pass(self, batch_size: int) -> int:
-        """Steps until every text was read once; what is left of a pass is in the first batch of the next."""
-        return max(1, len(self._texts["labels"]) // batch_size)
-
-    def rows(self, seed: int, batch_size: int) -> grain.MapDataset:
-        """Single rows, endless; element s * batch_size + i is row i of step s (here whatever `batch_size` is)."""
-        return pipeline.rows_of(self, seed, batch_size)
-
-    def batch(self, seed: int, batch_size: int, elements: Int[np.ndarray, " B"]) -> dict[str, Any]:
-        """Some elements of `rows`, made together."""
-        del batch_size
-        texts = self._texts
-        count = len(texts["labels"])
-        numbers, places = np.divmod(elements, count)
-        chosen = np.empty(len(elements), np.int64)
-        for number in np.unique(numbers).tolist():
-            here = numbers == number
-            chosen[here] = draws.permute(draws.key("texts", seed, number), places[here], count)
-        tokens, mask = (
-            np.zeros((len(elements), self.length), np.int32),
-            np.zeros((len(elements), self.length), np.bool_),
-        )
+    def take(self, chosen: Int[np.ndarray, " B"], width: int = 0) -> dict[str, Any]:
+        """The rows of some texts by number, `width` wide, or, of 0, `length`; they must fit."""
+        texts, shape = self._texts, (len(chosen), width or self.length)
+        tokens, mask = np.zeros(shape, np.int32), np.zeros(shape, np.bool_)
         for row, text in enumerate(chosen.tolist()):
             rows = texts["rows"][texts["starts"][text] : texts["starts"][text + 1]][: self.length]
             tokens[row, : len(rows)], mask[row, : len(rows)] = rows, True
         targets = texts["labels"][chosen].astype(np.int32)
-        weights = np.ones(len(elements), np.float32)
+        weights = np.ones(len(chosen), np.float32)
         return {"inputs": {"tokens": tokens, "mask": mask}, "targets": targets, "weights": weights}
 
 

@@ -15,15 +15,15 @@ import pathlib
 import threading
 from typing import Any
 
-import grain
 import numpy as np
 from jaxtyping import Int
 
 from ctxjax.config import ConfigError
-from ctxjax.data import cleaning, draws, pipeline
+from ctxjax.data import cleaning, draws
 from ctxjax.data.arrays import ArrayWriter, file_digest
 from ctxjax.data.index import open_index
-from ctxjax.data.sources.labelled_texts import Place, read_texts
+from ctxjax.data.shuffled import Place, Shuffled
+from ctxjax.data.sources.labelled_texts import read_texts
 from ctxjax.data.sources.running import DIRECTIONS
 from ctxjax.text import open_tokenizer
 from ctxjax.text.sentences import split_sentences
@@ -32,7 +32,7 @@ _VERSION = 1  # of the index; part of its key
 _KEPT = 4  # orders of passes held at a time
 
 
-class Source:
+class Source(Shuffled):
     """Labelled texts, in another order in every pass.
 
     Row (L = `length`): inputs {tokens [L], mask [L]}, the text from its beginning, or with `direction="backward"` from
@@ -72,10 +72,11 @@ class Source:
             raise ConfigError("config.source.tokenizer is empty; set config.init_from.path, or it, to a tokenizer")
         if direction not in DIRECTIONS:
             raise ConfigError(f"config.source.direction={direction!r} is not one of {', '.join(DIRECTIONS)}")
-        if min(length, together) < 1 or limit < 0:
-            raise ConfigError("config.source needs length and together >= 1, and limit >= 0")
-        self.corpus, self.split, self.length, self.direction = Place(pathlib.Path(corpus)), split, length, direction
-        self.limit, self.together = limit if split == "train" else 0, together
+        if limit < 0:
+            raise ConfigError(f"config.source.limit={limit} is negative; 0 is all texts")
+        self.pad(length, 1, together)
+        self.corpus, self.split, self.direction = Place(pathlib.Path(corpus)), split, direction
+        self.limit = limit if split == "train" else 0
         self.tokenizer = open_tokenizer(tokenizer)
         self._files = {name: self.file(name) for name in sorted({"train", split})}
         self._lock = threading.Lock()
@@ -89,8 +90,7 @@ class Source:
         raise ConfigError(f"config.source.corpus={os.fspath(self.corpus.folder)!r} has no {split}.jsonl or {split}.txt")
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = {name: value for name, value in self.__dict__.items() if name not in ("_texts", "_chosen", "labels")}
-        return kept | {"_lock": None, "_orders": {}}
+        return super().__getstate__() | {"_lock": None, "_orders": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state | {"_lock": threading.Lock()})
@@ -145,11 +145,6 @@ class Source:
         starts = self._texts["starts"]
         return np.minimum(starts[self._chosen + 1] - starts[self._chosen], self.length)
 
-    @functools.cached_property
-    def tokens_per_row(self) -> int:
-        """Words of a text, on average."""
-        return max(1, round(float(self.lengths.mean())))
-
     def steps_per_pass(self, batch_size: int) -> int:
         """Whole batches of a pass; the texts that are left over are others in every pass."""
         return self.count // batch_size
@@ -163,18 +158,10 @@ class Source:
             "texts that fill no batch, others in every pass": self.count - self.steps_per_pass(batch_size) * batch_size,
         }
 
-    def rows(self, seed: int, batch_size: int) -> grain.MapDataset:
-        """Single rows, endless; element s * batch_size + i is row i of step s."""
-        return pipeline.rows_of(self, seed, batch_size)
-
-    def batch(self, seed: int, batch_size: int, elements: Int[np.ndarray, " B"]) -> dict[str, Any]:
-        """Some elements of `rows`, made together."""
-        numbers, places = np.divmod(elements, max(1, self.steps_per_pass(batch_size)) * batch_size)
-        chosen = np.empty(len(elements), np.int64)
-        for number in np.unique(numbers).tolist():
-            here = numbers == number
-            chosen[here] = self._order(seed, batch_size, number)[places[here]]
-        return self.take(chosen)
+    def of_step(self, seed: int, batch_size: int, step: int) -> Int[np.ndarray, " B"]:
+        """The texts of one step, which are all of one pass."""
+        number, place = divmod(step, max(1, self.steps_per_pass(batch_size)))
+        return self._order(seed, batch_size, number)[place * batch_size : (place + 1) * batch_size]
 
     def _order(self, seed: int, batch_size: int, number: int) -> Int[np.ndarray, " _"]:
         """The texts of a pass."""
@@ -196,8 +183,9 @@ class Source:
                 self._orders[key] = ordered.reshape(steps, batch_size)[shuffled].reshape(-1)
             return self._orders[key]
 
-    def take(self, chosen: Int[np.ndarray, " B"]) -> dict[str, Any]:
-        """The rows of some texts by their number, in the order of the file."""
+    def take(self, chosen: Int[np.ndarray, " B"], width: int = 0) -> dict[str, Any]:
+        """The rows of some texts by their number, in the order of the file; the model reads no further than needed."""
+        del width
         texts = self._texts
         tokens, mask = np.zeros((len(chosen), self.length), np.int32), np.zeros((len(chosen), self.length), np.bool_)
         numbers = self._chosen[chosen]

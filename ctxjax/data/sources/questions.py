@@ -12,23 +12,20 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import grain
 import numpy as np
 from jaxtyping import Float, Int
 
 from ctxjax.config import ConfigError
-from ctxjax.data import draws, pipeline
 from ctxjax.data.arrays import file_digest
 from ctxjax.data.index import open_index
-from ctxjax.data.sources.labelled_texts import Place
+from ctxjax.data.shuffled import Framed, Place
 from ctxjax.data.tasks import squad
-from ctxjax.data.transforms.framing import Framing, open_framed
 from ctxjax.data.transforms.question_index import write_index
 
 _VERSION = 1  # of the index; part of its key
 
 
-class Source:
+class Source(Framed):
     """Questions with the windows of their contexts, shuffled anew in every pass.
 
     Row (L = `length`): inputs {tokens [L], mask [L], cls_positions [1], segment_ids [L]}, [CLS] question [SEP] window
@@ -36,6 +33,8 @@ class Source:
     where the window does not hold it or there is none; weights [2], 0 for windows of a held-out question whose answer
     was not found. Other families have other marks (`transforms/framing.py`).
     """
+
+    rows_are = "windows"
 
     def __init__(
         self,
@@ -52,6 +51,8 @@ class Source:
         stride: int = 128,
         max_query: int = 64,
         count_windows: bool = False,
+        widths: int = 1,
+        together: int = 1,
     ):
         """Open the files; they are read when they are first needed.
 
@@ -67,6 +68,9 @@ class Source:
           stride: pieces from one window of a context to the next.
           max_query: pieces of a question at most; the rest is cut off.
           count_windows: an epoch is a pass over the windows, not, as published, as many rows as there are questions.
+          widths: a batch is as wide as its longest row, of so many widths at most; 1 pads every row to `length`. The
+            published n-best lists may hold positions behind a row, which are then not there.
+          together: batches whose rows are sorted by length; 1 is a plain random order.
 
         Raises:
           ConfigError: no such file, or an impossible field.
@@ -84,31 +88,13 @@ class Source:
             named = ", ".join(name for name, some in files.items() if some)
             raise ConfigError(f"config.source.split={split!r} has no files; there are {named}")
         self.corpus, self.split, self.version, self.held_out = Place(pathlib.Path(corpus)), split, version, held_out
-        self.length, self.stride, self.max_query, self.count_windows = length, stride, max_query, bool(count_windows)
+        self.stride, self.max_query, self.count_windows = stride, max_query, bool(count_windows)
+        self.frame(tokenizer or self.corpus.folder / "tokenizer", framing)
+        self.pad(length, widths, together)
         self._files = [self.corpus.folder / name for name in files[split]]
         for file in self._files:
             if not file.is_file():
                 raise ConfigError(f"config.source.{split}: there is no file {file}")
-        self._tokenizer, self._framing = pathlib.Path(tokenizer or self.corpus.folder / "tokenizer"), framing
-
-    def __getstate__(self) -> dict[str, Any]:
-        kept = ("questions", "tokenizer", "framing", "_index", "fingerprint", "tokens_per_row")
-        return {name: value for name, value in self.__dict__.items() if name not in kept}
-
-    @functools.cached_property
-    def tokenizer(self) -> Any:
-        """With the marks of its family among its pieces."""
-        return open_framed(self._tokenizer, self._framing)
-
-    @functools.cached_property
-    def framing(self) -> Framing:
-        """How question and window become a row."""
-        return Framing(self.tokenizer, self.length, self._framing)
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of pieces."""
-        return len(self.tokenizer)
 
     @functools.cached_property
     def fingerprint(self) -> dict[str, Any]:
@@ -117,6 +103,7 @@ class Source:
         options = {name: getattr(self, name) for name in names}
         files = [file_digest(file) for file in self._files]
         about = {"tokenizer": self.tokenizer.digest(), "framing": self.framing.family}
+        about |= self.padding_of()
         return {"source": "questions", "split": self.split, "files": files, **about, **options}
 
     @functools.cached_property
@@ -146,7 +133,8 @@ class Source:
 
     @functools.cached_property
     def _index(self) -> dict[str, np.ndarray]:
-        key = {"index": "questions", "version": _VERSION, **self.fingerprint}
+        windows = {name: value for name, value in self.fingerprint.items() if name not in self.padding_of()}
+        key = {"index": "questions", "version": _VERSION, **windows}
         return open_index(
             self.corpus.folder,
             key,
@@ -176,11 +164,11 @@ class Source:
         return len(self.framing.first) + len(self.query(question)) + len(self.framing.between)
 
     @functools.cached_property
-    def tokens_per_row(self) -> int:
-        """Pieces of a row, on average."""
+    def lengths(self) -> Int[np.ndarray, " W"]:
+        """Pieces of every row."""
         windows = self.windows
         queries = np.diff(self._index["query_starts"])[windows[:, 0]]
-        return max(1, round(float((queries + windows[:, 2] + self.framing.marks(2)).mean())))
+        return queries + windows[:, 2] + self.framing.marks(2)
 
     def steps_per_pass(self, batch_size: int) -> int:
         """Steps until as many rows were read as there are questions (or windows; see `count_windows`)."""
@@ -188,18 +176,9 @@ class Source:
         count = len(windows) if self.count_windows else len(np.unique(windows[:, 0]))
         return max(1, count // batch_size)
 
-    def rows(self, seed: int, batch_size: int) -> grain.MapDataset:
-        """Single rows, endless; element s * batch_size + i is row i of step s (here whatever `batch_size` is)."""
-        return pipeline.rows_of(self, seed, batch_size)
-
-    def batch(self, seed: int, batch_size: int, elements: Int[np.ndarray, " B"]) -> dict[str, Any]:
-        """Some elements of `rows`, made together."""
-        del batch_size
-        return self.take(draws.in_passes("windows", seed, elements, len(self.windows)))
-
-    def take(self, chosen: Int[np.ndarray, " B"]) -> dict[str, Any]:
-        """The rows of some windows by number."""
-        shape, windows, framing = (len(chosen), self.length), self.windows[chosen], self.framing
+    def take(self, chosen: Int[np.ndarray, " B"], width: int = 0) -> dict[str, Any]:
+        """The rows of some windows by number, `width` pieces wide, or, of 0, `length`; they must fit."""
+        shape, windows, framing = (len(chosen), width or self.length), self.windows[chosen], self.framing
         tokens = np.full(shape, getattr(self.tokenizer, "pad_id", 0), np.int32)
         segments, mask, places = np.zeros(shape, np.int32), np.zeros(shape, np.bool_), np.zeros(len(chosen), np.int32)
         for row, (question, first, size) in enumerate(windows[:, :3].tolist()):

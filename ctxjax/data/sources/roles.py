@@ -14,21 +14,18 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-import grain
 import numpy as np
 from jaxtyping import Int
 
 from ctxjax.config import ConfigError
-from ctxjax.data import draws, pipeline
 from ctxjax.data.arrays import file_digest
-from ctxjax.data.sources.labelled_texts import Place
+from ctxjax.data.shuffled import Framed, Place
 from ctxjax.data.tagging import Sentence
 from ctxjax.data.tasks import conll2012
-from ctxjax.data.transforms.framing import Framing, open_framed
 from ctxjax.text import tags
 
 
-class Source:
+class Source(Framed):
     """Predicates, shuffled anew in every pass.
 
     Row (T = `length`): inputs {tokens [T], mask [T], segment_ids [T]}, the last for BERT alone; targets [T], the number
@@ -36,6 +33,7 @@ class Source:
     """
 
     scheme = "BIO"
+    rows_are = "predicates"
 
     def __init__(
         self,
@@ -46,6 +44,8 @@ class Source:
         test: str = "test",
         tokenizer: str = "",
         length: int = 256,
+        widths: int = 1,
+        together: int = 1,
     ):
         """Open the files; they are read when they are first needed.
 
@@ -54,6 +54,8 @@ class Source:
           split: "train", "heldout" or "test", each a file of CoNLL-2012's layout or a folder of such, `*_conll`.
           tokenizer: folder or vocabulary of the encoder's tokenizer; a run fills it in from `config.init_from.path`.
           length: positions of a row; a longer sentence is an error, since all words of a split have to be told.
+          widths: a batch is as wide as its longest row, of so many widths at most; 1 pads every row to `length`.
+          together: batches whose rows are sorted by length; 1 is a plain random order.
 
         Raises:
           ConfigError: no such file, or an impossible field.
@@ -63,30 +65,9 @@ class Source:
         self._files = {"train": train, "heldout": heldout, "test": test}
         if split not in self._files:
             raise ConfigError(f"config.source.split={split!r} is not one of {', '.join(self._files)}")
-        if not tokenizer:
-            raise ConfigError(
-                "config.source.tokenizer is empty: set config.init_from.path to the encoder's run, or the tokenizer"
-            )
-        self.corpus, self.split, self.length, self._tokenizer = Place(pathlib.Path(corpus)), split, length, tokenizer
-
-    def __getstate__(self) -> dict[str, Any]:
-        kept = ("tokenizer", "framing", "_frames", "sentences", "labels", "fingerprint", "tokens_per_row")
-        return {name: value for name, value in self.__dict__.items() if name not in kept}
-
-    @functools.cached_property
-    def tokenizer(self) -> Any:
-        """The encoder's."""
-        return open_framed(self._tokenizer)
-
-    @functools.cached_property
-    def framing(self) -> Framing:
-        """The marks round a row."""
-        return Framing(self.tokenizer, self.length)
-
-    @property
-    def vocab_size(self) -> int:
-        """Pieces of the tokenizer."""
-        return len(self.tokenizer)
+        self.frame(tokenizer, "")
+        self.pad(length, widths, together)
+        self.corpus, self.split = Place(pathlib.Path(corpus)), split
 
     def place(self, split: str) -> pathlib.Path:
         """Where a split lies."""
@@ -132,42 +113,48 @@ class Source:
             for name in sorted({"train", self.split})
         }
         about = {"source": "roles", "split": self.split, "tokenizer": self.tokenizer.digest()}
-        return {**about, **texts, "length": self.length}
+        return {**about, **texts, "length": self.length, **self.padding_of()}
 
     @functools.cached_property
-    def tokens_per_row(self) -> int:
-        """Words of a sentence, on average."""
-        return max(1, round(sum(len(one.words) for one in self.sentences) / len(self.sentences)))
+    def _encoded(self) -> list[Any]:
+        """The pieces of the sentence of every row; rows of one sentence share them."""
+        found: list[Any] = []
+        words: tuple[str, ...] = ()
+        for sentence, _, _ in self._frames:
+            found.append(found[-1] if sentence.words is words else self.tokenizer.encode_words(sentence.words))
+            words = sentence.words
+        return found
 
-    def steps_per_pass(self, batch_size: int) -> int:
-        """Steps until every predicate was read once; what is left of a pass is in the first batch of the next."""
-        return max(1, len(self._frames) // batch_size)
+    @functools.cached_property
+    def lengths(self) -> Int[np.ndarray, " N"]:
+        """Pieces of every row.
 
-    def rows(self, seed: int, batch_size: int) -> grain.MapDataset:
-        """Single rows, endless; element s * batch_size + i is row i of step s (here whatever `batch_size` is)."""
-        return pipeline.rows_of(self, seed, batch_size)
+        Raises:
+          ConfigError: a row longer than `length`, by file and line.
+        """
+        marks = self.framing.marks(2)
+        pieces = [
+            marks + len(found.ids) + int(np.sum(found.words == predicate))
+            for found, (_, predicate, _) in zip(self._encoded, self._frames)
+        ]
+        for size, (sentence, _, file) in zip(pieces, self._frames):
+            if size > self.length:
+                raise ConfigError(
+                    f"{file}, line {sentence.line}: a sentence and its predicate take {size} pieces, more than "
+                    f"config.source.length={self.length}; raise it"
+                )
+        return np.array(pieces)
 
-    def batch(self, seed: int, batch_size: int, elements: Int[np.ndarray, " B"]) -> dict[str, Any]:
-        """Some elements of `rows`, made together."""
-        del batch_size
-        return self.take(draws.in_passes("predicates", seed, elements, len(self._frames)))
-
-    def take(self, chosen: Int[np.ndarray, " B"]) -> dict[str, Any]:
-        """The rows of some predicates of the split by number."""
-        shape = (len(chosen), self.length)
+    def take(self, chosen: Int[np.ndarray, " B"], width: int = 0) -> dict[str, Any]:
+        """The rows of some predicates by number, `width` pieces wide, or, of 0, `length`; they must fit."""
+        shape = (len(chosen), width or self.length)
         tokens, segments, targets = (np.zeros(shape, np.int32) for _ in range(3))
         mask, weights = np.zeros(shape, np.bool_), np.zeros(shape, np.float32)
         numbers, framing = {label: number for number, label in enumerate(self.labels)}, self.framing
         for row, number in enumerate(chosen.tolist()):
-            sentence, predicate, file = self._frames[number]
-            found = self.tokenizer.encode_words(sentence.words)
+            (sentence, predicate, file), found = self._frames[number], self._encoded[number]
             own = found.words == predicate
             ids = np.concatenate([framing.first, found.ids, framing.between, found.ids[own], framing.last])
-            if len(ids) > self.length:
-                raise ConfigError(
-                    f"{file}, line {sentence.line}: a sentence and its predicate take {len(ids)} pieces, more than "
-                    f"config.source.length={self.length}; raise it"
-                )
             begin, end = len(framing.first), len(framing.first) + len(found.ids)
             tokens[row, : len(ids)], mask[row, : len(ids)] = ids, True
             segments[row, begin:end], segments[row, end + len(framing.between) : len(ids)] = own, 1

@@ -13,13 +13,13 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import grain
 import numpy as np
 from jaxtyping import Int
 
 from ctxjax.config import ConfigError, Fields
-from ctxjax.data import draws, pipeline, stored
+from ctxjax.data import stored
 from ctxjax.data.arrays import file_digest
+from ctxjax.data.shuffled import Shuffled
 from ctxjax.data.stored import model_digest
 from ctxjax.data.tagging import Sentence, TaggedFiles
 from ctxjax.text import characters, open_tokenizer
@@ -28,13 +28,15 @@ from ctxjax.text.words import SPECIALS, Words, learn_pieces
 _DIGIT = re.compile(r"[0-9]")
 
 
-class Source(TaggedFiles):
+class Source(TaggedFiles, Shuffled):
     """Sentences with a tag a word, shuffled anew in every pass.
 
     Row (T = `length`): inputs {tokens [T], mask [T], chars [T C], features [T F]}, the last two where they are asked
     for (features [T L F] of several layers); targets [T], the numbers of the tags among `labels`, 0 behind the
     sentence; weights [T], 1 for a word.
     """
+
+    rows_are = "sentences"
 
     def __init__(
         self,
@@ -57,6 +59,8 @@ class Source(TaggedFiles):
         layers: str = "top",
         pool: str = "mean",
         context: int = 0,
+        widths: int = 1,
+        together: int = 1,
     ):
         """Open the files; they are read when they are first needed.
 
@@ -74,14 +78,17 @@ class Source(TaggedFiles):
           vectors_of: models whose vectors, side by side, are `features`. They are stored beforehand, by
             `python -m ctxjax.features` with the same config.
           layers, pool, context: which vectors; see `ctxjax.data.stored.Kind`.
+          widths: a batch is as wide as its longest row, of so many widths at most; 1 pads every row to `length`.
+          together: batches whose rows are sorted by length; 1 is a plain random order.
 
         Raises:
           ConfigError: no such file, or an impossible field.
         """
         super().__init__(corpus, split, {"train": train, "heldout": heldout, "test": test}, read, scheme, word, tag)
-        if min(length, min_count) < 1 or max_chars < 0 or 0 < max_chars < 3:
-            raise ConfigError("config.source needs length and min_count >= 1, and max_chars >= 3 or 0")
-        self.length, self.vocab, self.min_count, self.max_chars = length, vocab, min_count, max_chars
+        self.pad(length, widths, together)
+        if min_count < 1 or max_chars < 0 or 0 < max_chars < 3:
+            raise ConfigError("config.source needs min_count >= 1, and max_chars >= 3 or 0")
+        self.vocab, self.min_count, self.max_chars = vocab, min_count, max_chars
         self.lowercase, self.zero_digits = bool(lowercase), bool(zero_digits)
         self.vectors_of, self.kind = tuple(vectors_of), stored.Kind(layers, pool, context)
         self.kind.check()
@@ -125,17 +132,14 @@ class Source(TaggedFiles):
         texts = {name: file_digest(self.file(name)) for name in sorted({"train", self.split})}
         models = [model_digest(path) for path in self.vectors_of]
         options = {name: getattr(self, name) for name in names} | (self.kind._asdict() if models else {})
+        options |= self.padding_of()
         parts = {"parts": self.parts} if self.parts else {}
         return {"source": "tagged", "split": self.split, **texts, **parts, **options, "models": models}
 
     @functools.cached_property
-    def tokens_per_row(self) -> int:
-        """Words of a sentence, on average."""
-        return max(1, round(sum(len(one.words) for one in self.sentences) / len(self.sentences)))
-
-    def steps_per_pass(self, batch_size: int) -> int:
-        """Steps until every sentence was read once; what is left of a pass is in the first batch of the next."""
-        return max(1, len(self.sentences) // batch_size)
+    def lengths(self) -> Int[np.ndarray, " N"]:
+        """Words of every sentence."""
+        return np.array([len(one.words) for one in self.sentences])
 
     # --- vectors of frozen models ---
 
@@ -182,19 +186,10 @@ class Source(TaggedFiles):
         """The sentence that each row tells words of, in order."""
         return range(len(self.sentences))
 
-    def rows(self, seed: int, batch_size: int) -> grain.MapDataset:
-        """Single rows, endless; element s * batch_size + i is row i of step s (here whatever `batch_size` is)."""
-        return pipeline.rows_of(self, seed, batch_size)
-
-    def batch(self, seed: int, batch_size: int, elements: Int[np.ndarray, " B"]) -> dict[str, Any]:
-        """Some elements of `rows`, made together."""
-        del batch_size
-        return self.take(draws.in_passes("sentences", seed, elements, len(self.sentences)))
-
-    def take(self, chosen: Int[np.ndarray, " B"]) -> dict[str, Any]:
-        """The rows of some sentences of the split by number."""
+    def take(self, chosen: Int[np.ndarray, " B"], width: int = 0) -> dict[str, Any]:
+        """The rows of some sentences by number, `width` words wide, or, of 0, `length`; they must fit."""
         ids, numbers, starts = self._numbered
-        shape = (len(chosen), self.length)
+        shape = (len(chosen), width or self.length)
         tokens, targets, mask = np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.zeros(shape, np.bool_)
         layers = (self.feature_layers,) if self.feature_layers else ()
         features = np.zeros((*shape, *layers, self.features), np.float32)

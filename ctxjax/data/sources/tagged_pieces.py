@@ -15,15 +15,13 @@ import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import grain
 import numpy as np
 from jaxtyping import Int
 
 from ctxjax.config import ConfigError, Fields
-from ctxjax.data import draws, pipeline
 from ctxjax.data.arrays import file_digest
+from ctxjax.data.shuffled import Framed
 from ctxjax.data.tagging import Sentence, TaggedFiles
-from ctxjax.data.transforms.framing import Framing, open_framed
 from ctxjax.data.transforms.windows import around, parts
 
 
@@ -46,12 +44,14 @@ class Told(NamedTuple):
     right: int
 
 
-class Source(TaggedFiles):
+class Source(TaggedFiles, Framed):
     """Windows round the sentences, shuffled anew in every pass.
 
     Row (T = `length`): inputs {tokens [T], mask [T]}; targets [T], the number of the tag among `labels` at the first
     piece of every word that is told, 0 elsewhere; weights [T], 1 there.
     """
+
+    rows_are = "sentences"
 
     def __init__(
         self,
@@ -68,6 +68,8 @@ class Source(TaggedFiles):
         scheme: str = "BIO",
         word: int = 0,
         tag: int = -1,
+        widths: int = 1,
+        together: int = 1,
     ):
         """Open the files; they are read when they are first needed.
 
@@ -81,37 +83,22 @@ class Source(TaggedFiles):
           read, scheme: that of the files and that of the targets, of "IOB1", "BIO" and "BIOES"; both "" for tags that
             say no spans, as of parts of speech; read="any" for files whose tags break their scheme.
           word, tag: columns.
+          widths: a batch is as wide as its longest row, of so many widths at most; 1 pads every row to `length`.
+          together: batches whose rows are sorted by length; 1 is a plain random order.
 
         Raises:
           ConfigError: no such file, or an impossible field.
         """
         super().__init__(corpus, split, {"train": train, "heldout": heldout, "test": test}, read, scheme, word, tag)
-        if not tokenizer:
-            raise ConfigError(
-                "config.source.tokenizer is empty: set config.init_from.path to the encoder's run, or the tokenizer"
-            )
-        self._tokenizer, self._marks, self.length, self.context = tokenizer, framing, length, bool(context)
+        self.frame(tokenizer, framing)
+        self.pad(length, widths, together)
+        self.context = bool(context)
         self.framing  # noqa: B018 - fails here where it does not fit
-
-    @functools.cached_property
-    def tokenizer(self) -> Any:
-        """The encoder's."""
-        return open_framed(self._tokenizer, self._marks)
-
-    @functools.cached_property
-    def framing(self) -> Framing:
-        """The marks round a row."""
-        return Framing(self.tokenizer, self.length, self._marks)
 
     @property
     def room(self) -> int:
         """Pieces of a row beside its marks."""
         return self.length - self.framing.marks(1)
-
-    @property
-    def vocab_size(self) -> int:
-        """Pieces of the tokenizer."""
-        return len(self.tokenizer)
 
     @functools.cached_property
     def fingerprint(self) -> dict[str, Any]:
@@ -121,18 +108,13 @@ class Source(TaggedFiles):
         cut = len(self._told) - len(self.sentences)
         about = {"source": "tagged_pieces", "split": self.split, "tokenizer": self.tokenizer.digest()}
         parts = {"parts": self.parts} if self.parts else {}
-        options["framing"] = self.framing.family
+        options |= {"framing": self.framing.family} | self.padding_of()
         return {**about, **texts, **parts, **options, "further_parts_of_long_sentences": cut}
 
     @functools.cached_property
-    def tokens_per_row(self) -> int:
-        """Positions of a row that are read, on average."""
-        read = sum(one.right - one.left for one in self._told) / len(self._told)
-        return max(1, round(read + self.framing.marks(1)))
-
-    def steps_per_pass(self, batch_size: int) -> int:
-        """Steps until every row was read once; what is left of a pass is in the first batch of the next."""
-        return max(1, len(self._told) // batch_size)
+    def lengths(self) -> Int[np.ndarray, " N"]:
+        """Positions of every row that are read."""
+        return np.array([one.right - one.left for one in self._told]) + self.framing.marks(1)
 
     @functools.cached_property
     def owners(self) -> list[int]:
@@ -187,19 +169,10 @@ class Source(TaggedFiles):
                 f"than half a row of config.source.length={self.length}; raise it"
             ) from None
 
-    def rows(self, seed: int, batch_size: int) -> grain.MapDataset:
-        """Single rows, endless; element s * batch_size + i is row i of step s (here whatever `batch_size` is)."""
-        return pipeline.rows_of(self, seed, batch_size)
-
-    def batch(self, seed: int, batch_size: int, elements: Int[np.ndarray, " B"]) -> dict[str, Any]:
-        """Some elements of `rows`, made together."""
-        del batch_size
-        return self.take(draws.in_passes("sentences", seed, elements, len(self._told)))
-
-    def take(self, chosen: Int[np.ndarray, " B"]) -> dict[str, Any]:
-        """Some rows of the split by number."""
+    def take(self, chosen: Int[np.ndarray, " B"], width: int = 0) -> dict[str, Any]:
+        """Some rows of the split by number, `width` positions wide, or, of 0, `length`; they must fit."""
         ids, starts = self._pieces
-        shape = (len(chosen), self.length)
+        shape = (len(chosen), width or self.length)
         tokens, targets, mask = np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.zeros(shape, np.bool_)
         weights = np.zeros(shape, np.float32)
         for row, number in enumerate(chosen.tolist()):
