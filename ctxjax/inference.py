@@ -1,7 +1,7 @@
 """A model in use: sequences of any length through a few compiled shapes, to hidden states and log-probabilities.
 
 Sequences are sorted by length and padded to the next of a fixed set of lengths (8, 16, 32, 48, 64, 96, ...), in 1,
-4, 16, ... rows or as many as fit, so a program is compiled for each such shape and never again. Every sequence is a
+2, 4, ... rows or as many as fit, so a program is compiled for each such shape and never again. Every sequence is a
 dict of arrays with time on axis 0, as a row of `batch["inputs"]` without its row axis; masks are made here.
 """
 
@@ -54,7 +54,7 @@ def plan(lengths: Sequence[int], longest: int | None = None, tokens_per_batch: i
         length = padded_length(lengths[order[-1]], longest)
         most = 1 << (max(1, tokens_per_batch // length).bit_length() - 1)
         fitting = [index for index in order[-most:] if padded_length(lengths[index], longest) == length]
-        rows = min(most, 1 << (((len(fitting) - 1).bit_length() + 1) & ~1))
+        rows = min(most, 1 << (len(fitting) - 1).bit_length())
         batches.append(Batch(fitting, rows, length))
         del order[len(order) - len(fitting) :]
     return batches[::-1]

@@ -175,7 +175,7 @@ def test_few_programs_are_compiled_for_many_lengths():
     for start in range(0, 60, 20):
         model.embed(texts[start : start + 20], layers="top")
     seen = model.runner._hidden._cache_size()
-    assert seen <= 3 * 2  # lengths 8, 16, 20, in 4 or 16 rows
+    assert seen <= 3 * 3  # lengths 8, 16, 20, in 4, 8 or 16 rows
     model.embed(texts[:20], layers="top")
     assert model.runner._hidden._cache_size() == seen
 
@@ -187,11 +187,11 @@ def test_batches_hold_every_text_once_and_within_the_budget(longest):
     assert sorted(index for batch in batches for index in batch.indices) == list(range(500))
     for batch in batches:
         assert max(lengths[index] for index in batch.indices) <= batch.length
-        assert len(batch.indices) <= batch.rows < 4 * len(batch.indices)
+        assert len(batch.indices) <= batch.rows < 2 * len(batch.indices)
         assert batch.rows & (batch.rows - 1) == 0
         assert batch.rows == 1 or batch.rows * batch.length <= 512
     padded = sum(batch.rows * batch.length for batch in batches)
-    assert sum(lengths) / padded > 0.7
+    assert sum(lengths) / padded > 0.75
     assert inference.padded_length(1) == 8 and inference.padded_length(97) == 128
     assert [inference.padded_length(n) for n in (8, 9, 17, 33, 49, 65)] == [8, 16, 32, 48, 64, 96]
 
