@@ -46,7 +46,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def pieces_of(argument: str) -> str:
-    """`FIELD=@CORPUS` with the number of its pieces, which may be less than was asked for; a `settle` of `run_stages`."""
+    """`FIELD=@CORPUS` with the number of its pieces, perhaps less than was asked for; a `settle` of `run_stages`."""
     name, at, corpus = argument.partition("=@")
     if not at:
         return argument

@@ -11,8 +11,8 @@ split at the end of training, of one seed; nothing is chosen by it. ULMFiT reads
 tells a word's tag before it has read what follows.
 
 Every stage is a program of this repository, printed before it runs; the same command continues after an interruption.
-At the end OUTPUT has record.json with every figure and comparison.md, and python -m ctxjax.report --add
-OUTPUT --name comparison --ledger puts it into the ledger.
+At the end OUTPUT has record.json with every figure, comparison.md and comparison.html; into the ledger it is put by
+python -m ctxjax.report --add OUTPUT --name comparison --ledger.
 """
 
 from __future__ import annotations
@@ -163,7 +163,12 @@ class Plan(NamedTuple):
         # As the text that the first stage read.
         prepare += ["--tokenizer", "words", "--vocab_size", "30000", "--lowercase"]
         language = ["-m", "ctxjax.train", "--config", f"experiments/ulmfit/finetune_lm.py:size={size}"]
-        language += ["--workdir", str(model), f"--config.source.corpus={corpus}", f"--config.model.vocab_size=@{corpus}"]
+        language += [
+            "--workdir",
+            str(model),
+            f"--config.source.corpus={corpus}",
+            f"--config.model.vocab_size=@{corpus}",
+        ]
         language += [f"--config.init_from.path={self.lineage / SYSTEMS['ULMFiT']}"]
         language += ["--config.eval_every=100 percent", "--config.save_every=100 percent"]
         classify = ["-m", "ctxjax.train", "--config", f"experiments/ulmfit/classify.py:task={kind.name},size={size}"]
@@ -234,6 +239,14 @@ class Plan(NamedTuple):
             made += [f"--config.tasks.{name}.train={file}[:{self.examples}]" for name, file in cut.items()]
         return "probes", made
 
+    def page(self) -> tuple[str, list[str]]:
+        """The pretrained models and what became of them, with what the suite of the lineage found, if it is there."""
+        runs = dict.fromkeys(self.lineage / run for run in SYSTEMS.values() if self._has(run))
+        made = ["-m", "ctxjax.report", *map(str, runs), "--tasks", str(self.output / "record.json")]
+        suite = self.lineage / "suite.json"
+        made += ["--suite", str(suite)] if suite.exists() else []
+        return "page", [*made, "--page", str(self.output / "comparison.html")]
+
 
 def jobs(plan: Plan, tasks: Sequence[str], systems: Sequence[str]) -> list[Job]:
     """Every system on every task, and on fewer labels of `CURVE`."""
@@ -292,7 +305,8 @@ def main(argv: list[str] | None = None) -> int:
         found.append(plan.probes(probed))
     if code := run_stages(found, pieces_of):
         return code
-    return write(plan)
+    write(plan)
+    return run_stages([plan.page()])
 
 
 def models_of(probes: pathlib.Path) -> int:
@@ -314,7 +328,7 @@ def keep_settings(plan: Plan, size: str) -> None:
 # --- what was found ---
 
 
-def write(plan: Plan) -> int:
+def write(plan: Plan) -> None:
     """record.json and comparison.md, of all that has ended."""
     from ctxjax import comparison, records
 
@@ -324,7 +338,6 @@ def write(plan: Plan) -> int:
     text = "\n".join(comparison.markdown(found)) + "\n"
     (plan.output / "comparison.md").write_text(text, encoding="utf-8")
     print(f"\n{text}\nwrote {plan.output / 'record.json'} and comparison.md")
-    return 0
 
 
 def gather(plan: Plan) -> dict[str, Any]:
