@@ -91,7 +91,7 @@ def test_tasks_are_put_on_the_page(runs, tmp_path):
     assert report.main(argv) == 0
     text = (tmp_path / "page.html").read_text()
     assert text.count("data:image/png;base64,") == 5  # losses, bars, labels, probes, mixes
-    head, cola, names, imdb = rows(tasks.table(found))
+    head, cola, names, _ = rows(tasks.table(found))
     assert head == ["task", "metric", "examples", "majority", "ELMo", "BERT"]
     assert cola == ["CoLA", "matthews", "100", "0.0", "12.3", "12.3"] and names[-2:] == ["55.5", "–"]
     found["tasks"][0]["figures"]["BERT"] = -2.0

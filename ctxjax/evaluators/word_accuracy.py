@@ -11,7 +11,7 @@ class Evaluator(Telling):
     """Compares the tags of all words."""
 
     def run(self, params: Any) -> dict[str, float]:
-        """`accuracy`, 0 to 100, `majority_accuracy`, of the most frequent tag for all words; `known` and `unknown`, that
+        """`accuracy`, 0 to 100, `majority_accuracy`, of the most frequent tag for all; `known` and `unknown`, that
         of words that training has and has not; `words`."""
         seen = {word for one in self.source.training for word in one.words}
         counts = {True: [0, 0], False: [0, 0]}  # right, and all, of words that training has and has not
