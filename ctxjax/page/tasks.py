@@ -42,7 +42,7 @@ def sections(found: Found) -> str:
             "<h2>What each layer knows</h2>",
             "<p>A linear probe reads each layer of the frozen models (0: the token layer); dotted is the same probe on "
             "random labels of words, and the difference, selectivity, is what the layer and not the probe knows.</p>",
-            picture(probes(found["probes"]), "probes of layers"),
+            picture(probes(found), "probes of layers"),
         ]
     if found.get("mixes"):
         parts += [
@@ -91,11 +91,10 @@ def bars(found: Found) -> Any:
         ends = [0.0, *(value for value in (*values, one["majority"]) if value is not None)]
         wide = (max(ends) - min(ends)) or 1.0
         for place, value in enumerate(values):
-            at = max(value or 0.0, 0.0) + 0.02 * wide
-            axis.text(at, place, comparison.number(value), va="center", fontsize=7)
+            axis.text(max(ends) + 0.25 * wide, place, comparison.number(value), va="center", ha="right", fontsize=8)
         if one["majority"] is not None:
             axis.axvline(one["majority"], color="black", linestyle="--", linewidth=1)
-        axis.set_xlim(min(ends) - (0.05 * wide if min(ends) < 0 else 0.0), max(ends) + 0.22 * wide)
+        axis.set_xlim(min(ends) - (0.05 * wide if min(ends) < 0 else 0.0), max(ends) + 0.27 * wide)
         axis.set_title(f"{one['title']}, {one['metric']}", fontsize=9)
         first = axis.get_subplotspec().is_first_col()
         axis.set_yticks(range(len(systems)), systems if first else [""] * len(systems))
@@ -127,20 +126,22 @@ def curves(found: Found) -> Any:
     return figure
 
 
-def probes(found: Mapping[str, Any]) -> Any:
+def probes(found: Found) -> Any:
     """A column a task of the probes: accuracy and selectivity over layers, a line a model."""
-    tasks = list(next(iter(found.values()))["tasks"])
+    models, colour = found["probes"], colours(found)
+    tasks = list(next(iter(models.values()))["tasks"])
     figure, axes = pyplot().subplots(2, len(tasks), figsize=(3.9 * len(tasks), 5.6), squeeze=False, sharex="col")
     for column, task in enumerate(tasks):
         above, below = axes[:, column]
-        for number, (name, model) in enumerate(found.items()):
+        for number, (name, model) in enumerate(models.items()):
+            shade = colour.get(name, f"C{number}")
             told = model["tasks"][task]
             layers = range(len(told["accuracy"]))
-            style = {"color": f"C{number}", "marker": "o", "markersize": 4}
+            style = {"color": shade, "marker": "o", "markersize": 4}
             above.plot(layers, _percent(told["accuracy"]), label=name, **style)
-            above.plot(layers, _percent(told["control"]), color=f"C{number}", linestyle=":")
+            above.plot(layers, _percent(told["control"]), color=shade, linestyle=":")
             below.plot(layers, _percent(told["selectivity"]), **style)
-        first = next(iter(found.values()))["tasks"][task]
+        first = next(iter(models.values()))["tasks"][task]
         above.axhline(100.0 * first["by_type"], color="gray", linestyle="--", linewidth=1, label="by word alone")
         above.set_title(NAMES.get(task, task), fontsize=10)
         above.set(ylabel="accuracy (%)" if not column else "")

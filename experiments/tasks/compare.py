@@ -53,7 +53,7 @@ TASKS = {
     "SST-2": Kind("glue.sst2", "glue/SST-2", 64),
     "SST-5": Kind("sentiment.sst5", "sst5", 64),
     "TREC-6": Kind("topics.trec6", "trec6", 64),
-    "IMDb": Kind("sentiment.imdb", "imdb", 256),
+    "IMDb": Kind("sentiment.imdb", "imdb", 128),  # no further than BERT's positions were pretrained
     "MRPC": Kind("glue.mrpc", "glue/MRPC", 128),
     "STS-B": Kind("glue.stsb", "glue/STS-B", 128),
     "RTE": Kind("glue.rte", "glue/RTE", 128),
@@ -205,8 +205,9 @@ class Plan(NamedTuple):
         if system in ("BERT", "GPT"):
             made = self._train(f"tagging/finetune.py:task={kind.name}{size}", task, run, self.lineage / SYSTEMS[system])
             made += [f"--config.model.encoder.name={system.lower()}"] if system != "BERT" else []
-            made += ["--config.source.context=False"] if self.small else []
-            made += [f"--config.optim.lr={RATES[system]}"] if self.small else []
+            if self.small:
+                made += [f"--config.source.length={kind.length}", "--config.source.context=False"]
+                made += [f"--config.optim.lr={RATES[system]}"]
             return [("train", made + cadences)]
         # ELMo's tagger begins with static vectors of words, as AllenNLP's with GloVe's.
         static = system if system in STATIC else next(name for name in reversed(STATIC) if self._has(name))
