@@ -36,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--suite", type=pathlib.Path, help="JSON that `ctxjax.evaluate --output` wrote of the same models"
     )
-    parser.add_argument("--page", type=pathlib.Path, help="one HTML page of the runs, with the figures of the suite")
+    parser.add_argument("--tasks", type=pathlib.Path, help="record.json of experiments/tasks/compare.py")
+    parser.add_argument("--page", type=pathlib.Path, help="one HTML page of the runs, the suite and the tasks")
     parser.add_argument("--ledger", action="store_true", help=f"render {RESULTS.relative_to(ROOT)}")
     parser.add_argument(
         "--add", type=pathlib.Path, metavar="RUN", help="first add a finished run's record to the ledger"
@@ -58,7 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.runs and args.page:
         from ctxjax import page
 
-        page.write(args.page, args.runs, read_suite(args.suite) if args.suite else {})
+        suite, tasks = (read_json(path, option) if path else {} for path, option in (
+            (args.suite, "--suite"), (args.tasks, "--tasks")
+        ))  # fmt: skip
+        page.write(args.page, args.runs, suite, tasks.get("comparison", {}))
         print(f"wrote {args.page}")
     if args.runs and args.output:
         draw(args.runs, args.output)
@@ -83,16 +87,17 @@ def add(run: pathlib.Path, name: str) -> pathlib.Path:
     return records.write(name, record | {"name": name}, RECORDS)
 
 
-def read_suite(path: pathlib.Path) -> dict[str, dict[str, float]]:
-    """What a suite found, model by model.
+def read_json(path: pathlib.Path, option: str) -> dict[str, Any]:
+    """What a suite found, model by model, or a record.
 
     Raises:
       ConfigError: no such file, or it is not JSON.
     """
+    made = {"--suite": "ctxjax.evaluate --output", "--tasks": "experiments/tasks/compare.py"}[option]
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"--suite {path} cannot be read ({error}); write it by ctxjax.evaluate --output") from None
+        raise ConfigError(f"{option} {path} cannot be read ({error}); write it by {made}") from None
 
 
 def _charted(name: str) -> bool:
@@ -167,6 +172,13 @@ def ledger(
         "",
         *table(downstream.HEAD, tasks),
         "",
+        "## The comparison",
+        "",
+        "One way to use a pretrained model beside the other, each trained on the same examples from models pretrained",
+        "on the same text by `experiments/tasks/compare.py`: held-out figures, one seed, the latest record.",
+        "",
+        *_compared([record for record in records if "comparison" in record]),
+        "",
         "## Downstream, other runs",
         "",
         *table(RUN_HEAD, [row for record in others for row in _run_rows(record, published)]),
@@ -204,6 +216,25 @@ def _without_labels(records: list[dict[str, Any]], published: list[dict[str, Any
     if rows:
         rows.append(("commit", *(str(record["commit"]) for record in latest.values()), ""))
     return table(("", *latest, "published"), rows)
+
+
+def _compared(records: list[dict[str, Any]]) -> list[str]:
+    """The latest comparison: what was pretrained, and the table."""
+    if not records:
+        return table((), [])
+    from ctxjax import comparison
+
+    record = max(records, key=lambda record: record["date"])
+    found = record["comparison"]
+    pretrained = ", ".join(
+        f"{name} ({count(about['parameters'])} parameters, {count(about['tokens'])} tokens)"
+        for name, about in found["systems"].items()
+    )
+    commits = ", ".join(sorted({commit for one in found["tasks"] for commit in one["commits"]}))
+    lines = [
+        f"Pretrained: {pretrained}. Commits: {commits}; {hardware(record)}; all runs {duration(found['seconds'])}."
+    ]
+    return [*lines, "", *comparison.markdown(found)]
 
 
 def table(head: Sequence[str], rows: list[Sequence[str]]) -> list[str]:

@@ -6,6 +6,7 @@ the same list of stages, run again, continues too.
 
 from __future__ import annotations
 
+import json
 import pathlib
 import shlex
 import signal
@@ -42,3 +43,12 @@ def run(arguments: Sequence[str]) -> int:
                 return 130 if code == -signal.SIGINT else code
             except KeyboardInterrupt:
                 continue
+
+
+def pieces_of(argument: str) -> str:
+    """`FIELD=@CORPUS` with the number of its pieces, perhaps less than was asked for; a `settle` of `run_stages`."""
+    name, at, corpus = argument.partition("=@")
+    if not at:
+        return argument
+    manifest = json.loads((pathlib.Path(corpus) / "manifest.json").read_text(encoding="utf-8"))
+    return f"{name}={manifest['tokenizer']['pieces']}"

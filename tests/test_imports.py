@@ -21,7 +21,7 @@ LEVELS = {
     "generation": 4, "beam_search": 4, "formats": 4, "run": 4, "transfer": 4, "topology": 4,
     "evaluators": 5, "pretrained": 5, "loop": 5, "counted": 5, "suite": 5, "page": 5, "trained": 5, "ledger": 5,
     "prepare": 6, "evaluate": 6, "predict": 6, "embed": 6, "features": 6, "convert": 6, "inspect": 6, "plan": 6,
-    "report": 6, "probe": 6, "stages": 0, "probing": 3, "edge_probing": 3, "storing": 3,
+    "report": 6, "probe": 6, "stages": 0, "probing": 3, "edge_probing": 3, "storing": 3, "comparison": 3,
     "significance": 1, "best": 2, "seeds": 6, "compare": 6, "train": 7, "sweep": 7,
 }  # fmt: skip
 HEAVY = {"jax", "flax", "optax", "orbax", "grain", "numpy", "tensorflow_datasets", "tokenizers", "h5py", "matplotlib"}

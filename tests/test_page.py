@@ -7,6 +7,8 @@ import pytest
 
 from ctxjax import page, report
 from ctxjax.config import ConfigError
+from ctxjax.page import tasks
+from tests.test_comparison import compared
 
 HARDWARE = {"cpu": "a <fast> one", "cores": 2, "memory_gb": 8, "platform": "cpu"}
 
@@ -80,3 +82,34 @@ def test_what_is_missing_is_named(runs, tmp_path):
         report.main([str(runs[1]), "--suite", str(tmp_path / "nowhere.json"), "--page", str(tmp_path / "x.html")])
     with pytest.raises(SystemExit):
         report.main([str(runs[1])])
+
+
+def test_tasks_are_put_on_the_page(runs, tmp_path):
+    found = compared()
+    (tmp_path / "record.json").write_text(json.dumps({"comparison": found}))
+    argv = [*map(str, runs), "--tasks", str(tmp_path / "record.json"), "--page", str(tmp_path / "page.html")]
+    assert report.main(argv) == 0
+    text = (tmp_path / "page.html").read_text()
+    assert text.count("data:image/png;base64,") == 5  # losses, bars, labels, probes, mixes
+    head, cola, names, _ = rows(tasks.table(found))
+    assert head == ["task", "metric", "examples", "majority", "ELMo", "BERT"]
+    assert cola == ["CoLA", "matthews", "100", "0.0", "12.3", "12.3"] and names[-2:] == ["55.5", "–"]
+    found["tasks"][0]["figures"]["BERT"] = -2.0
+    assert '<td class="none">-2.0</td>' in tasks.table(found)  # no better than the majority
+    assert '<td class="best">12.3</td>' in tasks.table(found)
+    with pytest.raises(ConfigError, match=r"--tasks .*nowhere.json cannot be read"):
+        report.main([*argv[:3], "--tasks", str(tmp_path / "nowhere.json"), "--page", str(tmp_path / "x.html")])
+
+
+def test_what_was_not_compared_is_left_out():
+    assert tasks.sections({}) == ""
+    found = compared() | {"curves": {}, "probes": {}, "mixes": {}}
+    assert tasks.sections(found).count("data:image/png;base64,") == 1
+
+
+def test_a_curve_is_the_error_by_the_number_of_labels():
+    figure = tasks.curves(compared())
+    elmo, bert, majority = figure.axes[0].get_lines()
+    assert list(elmo.get_xdata()) == [100, 500] and list(bert.get_xdata()) == [100, 500]
+    assert list(elmo.get_ydata()) == pytest.approx([39.04, 35.2]) and majority.get_ydata()[0] == 50.0
+    assert figure.axes[0].get_xscale() == "log"

@@ -5,7 +5,7 @@ python -m ctxjax.evaluate --workdir runs/trec6 --only test
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from jaxtyping import Float
 
 from ctxjax.config import ConfigError
 from ctxjax.evaluators.rows import Rows
+from ctxjax.evaluators.scores import scores
 from ctxjax.step import Forward
 
 
@@ -23,6 +24,7 @@ class Evaluator:
     Args:
       split: the split of the source, which has `count`, `lengths`, `targets` and `take`.
       batch_size: texts at once, of similar length; 0 is that of training.
+      metrics: more figures, names in `scores.py`, as "matthews"; the labels are numbered in the order of the alphabet.
       model, objective, open_source, mesh, train_batch_size: given by the run.
     """
 
@@ -30,6 +32,7 @@ class Evaluator:
         self,
         split: str = "heldout",
         batch_size: int = 0,
+        metrics: Sequence[str] = (),
         *,
         model: Any,
         objective: Any,
@@ -38,7 +41,7 @@ class Evaluator:
         train_batch_size: int,
     ):
         del objective
-        self.source = open_source(split)
+        self.source, self.metrics = open_source(split), tuple(metrics)
 
         def tell(forward: Forward, batch: Any) -> Any:
             pooled = forward(batch["inputs"]).pooled
@@ -57,6 +60,7 @@ class Evaluator:
         return told
 
     def run(self, params: Any) -> dict[str, float]:
-        """`error`, 0 to 100, and `accuracy`, its complement."""
-        wrong = 100.0 * float((self.probabilities(params).argmax(-1) != self.source.targets).mean())
-        return {"error": wrong, "accuracy": 100.0 - wrong}
+        """`error`, 0 to 100, `accuracy`, its complement, and what else was asked for."""
+        told, right = self.probabilities(params).argmax(-1), self.source.targets
+        wrong = 100.0 * float((told != right).mean())
+        return {"error": wrong, "accuracy": 100.0 - wrong, **scores(self.metrics, told, right)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import pathlib
 from collections.abc import Callable
@@ -62,6 +63,11 @@ class Telling:
                     file.writelines(f"{word} {tag} {mine}\n" for word, tag, mine in zip(one.words, one.tags, ours))
                     file.write("\n")
         return path
+
+    def always(self) -> list[list[str]]:
+        """The tag that is most frequent in training, of every word."""
+        tags = collections.Counter(tag for one in self.source.training for tag in one.tags)
+        return [[tags.most_common(1)[0][0]] * len(one.words) for one in self.source.sentences]
 
     def told(self, params: Any) -> list[list[str]]:
         """The tags of every sentence, in the order of the file; of one that was cut, its rows put together."""

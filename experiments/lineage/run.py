@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a part of BLiMP and LAMBADA")
     options = parser.parse_args(argv)
 
-    from ctxjax.stages import run_stages
+    from ctxjax.stages import pieces_of, run_stages
 
     began, output = time.monotonic(), options.output
     output.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     if not (output / "text.jsonl").exists():
         take_text(options.text, output, int(options.words or WORDS[options.size]))
     found = stages(output, options.size, options.passes, families, options.quick)
-    if code := run_stages(found, _vocabulary):
+    if code := run_stages(found, pieces_of):
         return code
     print(f"\n{(time.monotonic() - began) / 60:.1f} minutes. The page: {output / 'lineage.html'}")
     return 0
@@ -122,15 +122,6 @@ def stages(
     page = ["-m", "ctxjax.report", *(str(output / name) for name in families)]
     found.append(("page", [*page, "--suite", str(output / "suite.json"), "--page", str(output / "lineage.html")]))
     return found
-
-
-def _vocabulary(argument: str) -> str:
-    """`FIELD=@CORPUS` with the number of its pieces, which may be less than was asked for."""
-    name, at, corpus = argument.partition("=@")
-    if not at:
-        return argument
-    manifest = json.loads((pathlib.Path(corpus) / "manifest.json").read_text(encoding="utf-8"))
-    return f"{name}={manifest['tokenizer']['pieces']}"
 
 
 def take_text(paths: list[pathlib.Path], output: pathlib.Path, words: int) -> None:

@@ -176,6 +176,7 @@ def _frozen(config: ml_collections.ConfigDict, system: str, pair: bool) -> None:
         config.model.encoder = dict(name="bilm", vocab_size=793_471, dropout=0.0)
         config.objective.mix_l2 = 1e-3
         config.source.max_chars = 50
+        config.evals.mix = dict(name="mix")
     config.model.update(mix=not static, pool="mean", compare=pair, dropout=0.2)
     config.model.options.width = 512
     config.source.update(framing="bare" if static else "words", apart=pair)

@@ -14,8 +14,8 @@ Texts, corpus and the run that it begins with are those of finetune_lm.py; the t
 directions together: `python experiments/ulmfit/ensemble.py runs/trec6 runs/trec6-backward --split test`.
 
 Arguments:
-    task: topics.trec6 (the default), ag_news, dbpedia, yelp_polarity or yelp_full, sentiment.imdb, sst5 or mr: a task
-        of ctxjax/data/tasks that labels single texts; it says the labels, and how long a text may be.
+    task: topics.trec6 (the default), ag_news, dbpedia, yelp_polarity or yelp_full, sentiment.imdb, sst5 or mr,
+        glue.sst2 or cola: a task of ctxjax/data/tasks that labels single texts; it says the labels, and how long.
     size=published  400 and 1150 wide, 3 layers.
     size=small      128 and 256 wide, 2 layers, texts of 350 words at most.
     recipe=paper    every epoch thaws one layer more, beta1 0.7, cycles (32, 0.1), 64 texts, 50 epochs.
@@ -115,7 +115,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         b1=b1,
         b2=0.99,
     )
-    config.evals = dict(heldout=dict(name="label_error", split="heldout", batch_size=64))
+    more = tuple(name for name in task.metrics if name != "accuracy")
+    config.evals = dict(heldout=dict(name="label_error", split="heldout", batch_size=64, metrics=more))
     if arg.smoke:
         _smoke(config, arg.recipe)
     return config

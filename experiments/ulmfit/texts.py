@@ -26,8 +26,8 @@ HELDOUT = 0.1
 UNLABELLED = "unlabelled"
 
 
-def texts(task: str, folder: pathlib.Path) -> Iterator[tuple[str, str, str]]:
-    """Split, label and text of every example.
+def texts(task: str, folder: pathlib.Path, share: float = 0.0, limit: int = 0) -> Iterator[tuple[str, str, str]]:
+    """Split, label and text of every example, or of those that the source "examples" takes with a share and a limit.
 
     Raises:
       ConfigError: a task of another kind, a file that is missing, a label that the task does not have.
@@ -38,9 +38,12 @@ def texts(task: str, folder: pathlib.Path) -> Iterator[tuple[str, str, str]]:
     found = open_task(task, "--task")
     if not isinstance(found, Task) or found.kind != "classify" or found.parts != 1:
         raise ConfigError(f"--task {task} does not label single texts, as topics.trec6 or sentiment.imdb do")
-    for split in ("train", "heldout", "test"):
-        if split in found.files:
-            for example in found.read(found.path(folder, split)):
+    from ctxjax.data.sources.examples import Source
+
+    for split in ("train", "heldout") if share else ("train", "heldout", "test"):
+        if share or split in found.files:
+            whole = Source(str(folder), split, task, tokenizer="of no use", share=share, limit=limit) if share else None
+            for example in whole.examples if whole else found.read(found.path(folder, split)):
                 if found.labels and example.target not in found.labels:
                     raise ConfigError(
                         f"{example.where}: the label {example.target!r} is none of {', '.join(found.labels)}"
@@ -54,6 +57,8 @@ def write(
     output: pathlib.Path,
     rules: str = "script",
     unlabelled: pathlib.Path | None = None,
+    share: float = 0.0,
+    limit: int = 0,
 ) -> dict[str, int]:
     """Write all files of a task; returns the number of texts in each."""
     import xxhash
@@ -64,10 +69,11 @@ def write(
 
     output.mkdir(parents=True, exist_ok=True)
     lines: dict[str, list[str]] = {}
-    for split, label, raw in texts(task, folder):
+    drawn = not share and "heldout" not in open_task(task).files
+    for split, label, raw in texts(task, folder, share, limit):
         text = marks.opened([raw], rules)
         digest = xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"))
-        if split == "train" and "heldout" not in open_task(task).files and digest < HELDOUT * 2**64:
+        if split == "train" and drawn and digest < HELDOUT * 2**64:
             split = "heldout"
         lines.setdefault(split, []).append(json.dumps({"label": label, "text": text}) + "\n")
     for where, value in json_lines(unlabelled) if unlabelled else ():
@@ -87,8 +93,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=pathlib.Path, required=True)
     parser.add_argument("--marked", choices=("script", "fastai"), default="script", help="which marks (default script)")
     parser.add_argument("--unlabelled", type=pathlib.Path, help="more text for the language model, JSON lines")
+    parser.add_argument("--share", type=float, default=0.0, help="held out as by source.share of tasks/finetune.py")
+    parser.add_argument("--limit", type=int, default=0, help="with --share: to train on, as source.limit there")
     options = parser.parse_args(argv)
-    made = write(options.task, options.input, options.output, options.marked, options.unlabelled)
+    made = write(
+        options.task, options.input, options.output, options.marked, options.unlabelled, options.share, options.limit
+    )
     for split, number in made.items():
         print(f"{options.output / split}.jsonl: {number:,} texts")
     return 0

@@ -40,7 +40,7 @@ def test_rows_hold_the_measured_and_the_published_figure():
 
 
 def test_an_empty_ledger_says_so():
-    assert report.ledger([], []).count("Nothing has been run yet.") == 5
+    assert report.ledger([], []).count("Nothing has been run yet.") == 6
 
 
 def test_a_file_that_is_no_record_is_named(tmp_path):

@@ -1,14 +1,12 @@
 """Runs and what a suite found of them, side by side on one self-contained HTML page: a table, bars, curves, senses.
 
-Everything on the page comes from `record.json` and `metrics.jsonl` of the runs and from the JSON of a suite. Plots are
-pictures within the page; nothing is loaded from elsewhere.
+Everything on the page comes from `record.json` and `metrics.jsonl` of the runs, from the JSON of a suite, and from the
+record of a comparison on tasks (`tasks.py`). Plots are pictures within the page; nothing is loaded from elsewhere.
 """
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import json
 import math
 import pathlib
@@ -18,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ctxjax.config import ConfigError
+from ctxjax.page import pictures, tasks
 
 Figures = Mapping[str, Any]
 # Title, figure of the suite, how it is shown; more is better, or less.
@@ -41,16 +40,27 @@ STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:84rem;margin:2rem a
 table{border-collapse:collapse;font-size:.8rem}td{white-space:nowrap}
 td,th{padding:.25rem .5rem;border-bottom:1px solid #ddd;text-align:right}
 th:first-child,td:first-child{text-align:left}thead th{vertical-align:bottom;border-bottom:2px solid #888}
-img{max-width:100%}.best{font-weight:700}.wide{overflow-x:auto}small{color:#666}"""
+img{max-width:100%}.best{font-weight:700}.none{color:#888}.wide{overflow-x:auto}small{color:#666}"""
 
 
-def write(path: pathlib.Path, runs: Sequence[pathlib.Path], suite: Mapping[str, Figures]) -> None:
+def write(
+    path: pathlib.Path,
+    runs: Sequence[pathlib.Path],
+    suite: Mapping[str, Figures],
+    compared: Mapping[str, Any] | None = None,
+) -> None:
     """Write the page of some runs.
+
+    Args:
+      path: of the page.
+      runs: run folders.
+      suite: name of a run to figures.
+      compared: of a record; see `ctxjax/comparison.py`.
 
     Raises:
       ConfigError: a run that has not ended.
     """
-    path.write_text(page(read_runs(runs), suite), encoding="utf-8")
+    path.write_text(page(read_runs(runs), suite, compared or {}), encoding="utf-8")
 
 
 def read_runs(folders: Sequence[pathlib.Path]) -> dict[str, dict[str, Any]]:
@@ -68,7 +78,9 @@ def read_runs(folders: Sequence[pathlib.Path]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def page(runs: Mapping[str, Mapping[str, Any]], suite: Mapping[str, Figures]) -> str:
+def page(
+    runs: Mapping[str, Mapping[str, Any]], suite: Mapping[str, Figures], compared: Mapping[str, Any] | None = None
+) -> str:
     """The page as HTML."""
     parts = [
         "<h1>The line, side by side</h1>",
@@ -82,8 +94,8 @@ def page(runs: Mapping[str, Mapping[str, Any]], suite: Mapping[str, Figures]) ->
         ("Curves", curves(runs), "Held-out loss of each model's own objective over the tokens that it read."),
     ):
         if figure is not None:
-            parts.append(f"<h2>{title}</h2><p>{text}</p>{_picture(figure, title)}")
-    parts.append(senses(suite))
+            parts.append(f"<h2>{title}</h2><p>{text}</p>{pictures.picture(figure, title)}")
+    parts += [senses(suite), tasks.sections(compared or {})]
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>ctxjax: the line, side by side</title>'
         f"<style>{STYLE}</style>{''.join(parts)}</html>\n"
@@ -149,30 +161,13 @@ def _scaled(value: int | float | None) -> str:
     return f"{value:g}"
 
 
-def _pyplot() -> Any:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
-
-
-def _picture(figure: Any, title: str) -> str:
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=110)
-    _pyplot().close(figure)
-    data = base64.b64encode(file.getvalue()).decode()
-    return f'<img alt="{html.escape(title)}" src="data:image/png;base64,{data}">'
-
-
 def bars(suite: Mapping[str, Figures]) -> Any:
     """One panel of horizontal bars a figure; None where no model has any."""
     titles = {figure: title for title, figure, _ in COLUMNS}
     shown = [figure for figure in BARS if any(_number(found.get(figure)) for found in suite.values())]
     if not shown:
         return None
-    pyplot = _pyplot()
+    pyplot = pictures.pyplot()
     tall = 1.2 + 0.28 * len(suite)
     figure, axes = pyplot.subplots(1, len(shown), figsize=(2.5 * len(shown) + 1.2, tall), sharey=True, squeeze=False)
     for axis, name in zip(axes[0], shown):
@@ -207,7 +202,7 @@ def curves(runs: Mapping[str, Mapping[str, Any]]) -> Any:
                 drawn.setdefault(panel, {})[label] = points
     if not drawn:
         return None
-    pyplot = _pyplot()
+    pyplot = pictures.pyplot()
     figure, axes = pyplot.subplots(1, len(drawn), figsize=(5.6 * len(drawn), 4.0), squeeze=False)
     for axis, (panel, lines) in zip(axes[0], drawn.items()):
         for label, points in lines.items():
@@ -229,7 +224,7 @@ def senses(suite: Mapping[str, Figures]) -> str:
         return ""
     first = next(found for found in suite.values() if "senses/accuracy" in found)
     baseline = first["senses/most_frequent_sense"]
-    pyplot = _pyplot()
+    pyplot = pictures.pyplot()
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2))
     for number, (name, values) in enumerate(layers.items()):
         apart = [suite[name][f"senses/apart_{i}"] for i in range(len(values))]
@@ -253,5 +248,5 @@ def senses(suite: Mapping[str, Figures]) -> str:
         "is the same in both senses: its nearest neighbours are all other occurrences of the same form, and it can do "
         f"about as well as the more frequent sense, {baseline:.1%}. Layer 0 of a contextual model is its token layer."
         "</p>"
-        f"{_picture(figure, 'word senses by layer')}"
+        f"{pictures.picture(figure, 'word senses by layer')}"
     )
