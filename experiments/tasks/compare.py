@@ -72,6 +72,7 @@ FEWEST = 100  # steps, where there are few labels
 BATCH = 32
 SHARE = {"IMDb": 0.04}  # held out of a training file that is long; 0.1 of others without a held-out one
 RATES = {"BERT": 3e-4, "GPT": 3e-4}  # small models: of the grid for them; that of its pretraining
+TOGETHER = "--config.source.together=16"  # rows of like length in a batch
 PROBE = 1_000  # sentences of each task
 
 
@@ -143,7 +144,7 @@ class Plan(NamedTuple):
         if system in STATIC:
             made.append(f"--config.model.encoder.width={self._model(system)['width']}")
         if self.small:
-            made += [f"--config.source.length={kind.length}", f"--config.batch_size={BATCH}"]
+            made += [f"--config.source.length={kind.length}", f"--config.batch_size={BATCH}", TOGETHER]
             made += [f"--config.optim.lr={RATES[system]}"] if system in RATES else []
         return [("train", [*made, *self._cadences(PASSES[system], count)])]
 
@@ -207,7 +208,7 @@ class Plan(NamedTuple):
             made += [f"--config.model.encoder.name={system.lower()}"] if system != "BERT" else []
             if self.small:
                 made += [f"--config.source.length={kind.length}", "--config.source.context=False"]
-                made += [f"--config.optim.lr={RATES[system]}"]
+                made += [f"--config.optim.lr={RATES[system]}", TOGETHER]
             return [("train", made + cadences)]
         # ELMo's tagger begins with static vectors of words, as AllenNLP's with GloVe's.
         static = system if system in STATIC else next(name for name in reversed(STATIC) if self._has(name))
@@ -216,6 +217,7 @@ class Plan(NamedTuple):
         made = self._train(config, task, run, words)
         made += [f"--config.source.vocab={words / 'tokenizer'}", f"--config.model.vocab_size={sizes['vocab_size']}"]
         made += [f"--config.model.embed_width={sizes['width']}", "--config.init_from.pattern=^embed/tokens"]
+        made += [TOGETHER] if self.small else []
         if system in STATIC:
             return [("train", made + cadences)]
         elmo, run_of = self._model(SYSTEMS[system]), self.lineage / SYSTEMS[system]
