@@ -20,10 +20,11 @@ import numpy as np
 
 from ctxjax import config as configs
 from ctxjax import metrics, records, tree
-from ctxjax.checkpoint import Checkpoints, read_meta
+from ctxjax.checkpoint import Checkpoints
 from ctxjax.config import ConfigError
 from ctxjax.data.corpus import Corpus
 from ctxjax.digests import step_folder
+from ctxjax.folders import read_meta
 from ctxjax.ngrams import counting, smoothing
 from ctxjax.ngrams.loaded import marks
 from ctxjax.ngrams.model import NGrams

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", metavar="FILE", help="of a suite: write the table as JSON too")
     args, settings = cli.parse_with_settings(parser, argv)
 
-    from ctxjax import checkpoint, counted, digests, processes, suite, trained
+    from ctxjax import counted, digests, folders, processes, suite, trained
     from ctxjax.config import ConfigError
 
     processes.cache_compilations()
@@ -49,8 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if len(args.workdir) > 1:
         raise ConfigError("--workdir names several models, which a suite compares; this config is of one model")
     processes.initialize()
-    folder = checkpoint.find(args.workdir[0], args.step)
-    meta = checkpoint.read_meta(folder)
+    folder = folders.find(args.workdir[0], args.step)
+    meta = folders.read_meta(folder)
     config = trained.from_meta(meta, settings) if config is None else config
     if counted.is_counted(config):
         raise ConfigError(

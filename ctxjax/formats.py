@@ -6,7 +6,7 @@ import os
 import pathlib
 from typing import Any
 
-from ctxjax import checkpoint, optim
+from ctxjax import checkpoint, folders, optim
 from ctxjax.config import ConfigError, as_tuples
 from ctxjax.interop import elmo, fasttext_bin, hf_bert, hf_gpt, hf_gpt2, tf_bert, word_vectors
 from ctxjax.interop.files import Published, inside, read_json, refuse_pickle
@@ -21,7 +21,7 @@ _EXPECTED = {"bert": ("pooler", "mlm", "nsp"), "bilm": ("softmax",), "awd_lstm":
 
 def read(path: str | os.PathLike[str], step: int | None = None) -> tuple[Published, dict[str, Any]]:
     """What `load` opens, as arrays on the host: the model, and meta.json of a run of ours."""
-    name, best = checkpoint.run_folder(path)
+    name, best = folders.run_folder(path)
     place = pathlib.Path(name)
     if fasttext_bin.is_fasttext(place):
         return fasttext_bin.read(place), {}
@@ -36,7 +36,7 @@ def read(path: str | os.PathLike[str], step: int | None = None) -> tuple[Publish
     if ours or steps or (place / "record.json").exists():
         return read_run(path, step)
     if best or step is not None:
-        raise ConfigError(f"{checkpoint.BEST if best else f'step={step}'} is given, and {place} is no run folder")
+        raise ConfigError(f"{folders.BEST if best else f'step={step}'} is given, and {place} is no run folder")
     if place.is_dir() and is_hf(place):
         kind = read_json(place / hf_bert.CONFIG)["model_type"]
         if kind not in _TYPES:
@@ -66,7 +66,7 @@ def is_hf(folder: str | os.PathLike[str]) -> bool:
 
 def read_run(path: str | os.PathLike[str], step: int | None = None) -> tuple[Published, dict[str, Any]]:
     """The parameters, config and tokenizer of a checkpoint of ours; of a downstream run its encoder."""
-    folder = checkpoint.find(path, step)
+    folder = folders.find(path, step)
     arrays, meta = checkpoint.read(folder, pattern=f"^params/|{optim.AVERAGED}|{optim.STEPS}$")
     config = {name: as_tuples(value) for name, value in meta["config"]["model"].items() if value is not None}
     params = {name.removeprefix("params/"): array for name, array in optim.exported(arrays).items()}

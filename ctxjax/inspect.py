@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m ctxjax.inspect", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("path", help="run folder, checkpoint step folder or prepared corpus")
+    parser.add_argument("path", help="run folder (RUN@best its best step), checkpoint step folder or prepared corpus")
     parser.add_argument("--step", type=int, help="the newest step by default")
     parser.add_argument("--match", default="^params/", metavar="REGEX", help="arrays to list (default ^params/)")
     parser.add_argument("--verify", action="store_true", help="check the digest of every file; exit 1 if one differs")
@@ -33,23 +34,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from etils import epath
 
-    from ctxjax import digests
+    from ctxjax import digests, folders
     from ctxjax.config import ConfigError
 
     path = epath.Path(args.path)
     if (path / "manifest.json").exists():
         return corpus(path, args.verify, args.json)
-    if (path / digests.DIGESTS).exists():
-        parent, steps, step = path.parent, [int(path.name)], int(path.name)
-    else:
-        parent = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-        steps = digests.steps(parent)
-        if not steps:
-            raise ConfigError(f"{path} holds neither a complete checkpoint nor a prepared corpus")
-        step = steps[-1] if args.step is None else args.step
-        if step not in steps:
-            raise ConfigError(f"{parent} has no checkpoint of step {step}; it has {steps}")
-    return checkpoint(parent, steps, step, args)
+    whole = folders.run_folder(path)[0]
+    if not any(digests.steps(place) for place in (epath.Path(whole) / "checkpoints", whole, path.parent)):
+        raise ConfigError(f"{path} holds neither a complete checkpoint nor a prepared corpus")
+    found = folders.find(path, args.step)
+    steps = [int(found.name)] if found == epath.Path(os.path.abspath(path)) else digests.steps(found.parent)
+    return checkpoint(found.parent, steps, int(found.name), args)
 
 
 def checkpoint(parent: Any, steps: list[int], step: int, args: argparse.Namespace) -> int:

@@ -20,10 +20,11 @@ from ctxjax import config as configs
 from ctxjax import metrics, optim, processes, records, rngs, sharding, transfer, tree
 from ctxjax import run as runs
 from ctxjax.best import Best
-from ctxjax.checkpoint import Checkpoints, RunError, find, read_meta
+from ctxjax.checkpoint import Checkpoints, RunError
 from ctxjax.config import ConfigError
 from ctxjax.data import pipeline
 from ctxjax.digests import step_folder
+from ctxjax.folders import find, read_meta
 from ctxjax.progress import Interval, Log, Stop, clock, padding_share, progress_bar
 from ctxjax.step import TrainState, variables
 

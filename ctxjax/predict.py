@@ -31,14 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     import jax
 
-    from ctxjax import checkpoint, processes, trained
     from ctxjax import config as configs
+    from ctxjax import folders, processes, trained
     from ctxjax.config import ConfigError
 
     processes.cache_compilations()
     processes.initialize()
-    folder = checkpoint.find(args.workdir, args.step)
-    meta = checkpoint.read_meta(folder)
+    folder = folders.find(args.workdir, args.step)
+    meta = folders.read_meta(folder)
     config = trained.from_meta(meta, settings)
     fields = next((fields for fields in config.get("evals", {}).values() if fields.name in WRITERS), None)
     if fields is None:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ctxjax import checkpoint, digests, optim, processes, tree
+from ctxjax import checkpoint, digests, folders, optim, processes, tree
 from ctxjax import config as configs
 from ctxjax.config import ConfigError
 from ctxjax.data.transforms.framing import open_framed
@@ -48,7 +48,7 @@ def resolve(config: Config, continued: str | os.PathLike[str] | None = None) -> 
     given = config.model.encoder or {}
     fields = {name: value for name, value in given.items() if value is not None}
     if folder is not None:
-        theirs = checkpoint.read_meta(folder)["config"]["model"]
+        theirs = folders.read_meta(folder)["config"]["model"]
         theirs = theirs["encoder"] if "encoder" in theirs else theirs
         if fields.get("name", theirs["name"]) != theirs["name"]:
             raise ConfigError(
@@ -83,14 +83,14 @@ def _continued(path: str | os.PathLike[str] | None) -> Any:
     if path is None:
         return None
     try:
-        return checkpoint.find(path)
+        return folders.find(path)
     except ConfigError:
         return None
 
 
 def _origin(path: str) -> Any:
     try:
-        return checkpoint.find(path)
+        return folders.find(path)
     except ConfigError as error:
         if os.path.exists(path) and not os.path.isdir(os.path.join(path, "checkpoints")):
             raise ConfigError(
@@ -136,11 +136,11 @@ def init_from(
     """
     if fresh_rows not in FRESH_ROWS:
         raise ConfigError(f"config.init_from.fresh_rows={fresh_rows!r} is neither 'random' nor 'mean'")
-    folder = checkpoint.find(path)
+    folder = folders.find(path)
     problems = processes.agree("init_from", lambda: "\n".join(digests.verify(folder)))
     if problems:
         raise ConfigError(f"config.init_from.path: {folder} is damaged: {problems.splitlines()[0]}; use another step")
-    meta = checkpoint.read_meta(folder)
+    meta = folders.read_meta(folder)
     there = checkpoint.abstract_of(meta)
     here = tree.flatten(state)
     wanted = {f"params/{name}" for name in tree.select(state.params, pattern)}

@@ -15,7 +15,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "ctxjax"
 # Level of each module or folder; a module imports from lower levels or its own folder. See docs/design.md, section 1.
 LEVELS = {
     "types": 0, "tree": 0, "rngs": 0, "config": 0, "digests": 0, "__init__": 0, "__main__": 6,
-    "metrics": 1, "records": 1, "cli": 1, "processes": 1, "sharding": 1, "schedules": 1, "text": 1,
+    "metrics": 1, "records": 1, "cli": 1, "processes": 1, "folders": 1, "sharding": 1, "schedules": 1, "text": 1,
     "data": 2, "models": 2, "objectives": 2, "optim": 2, "progress": 2,
     "step": 3, "checkpoint": 3, "interop": 3, "reading": 3, "inference": 3, "ngrams": 3,
     "generation": 4, "beam_search": 4, "formats": 4, "run": 4, "transfer": 4, "topology": 4,

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ctxjax import digests
+from ctxjax import digests, folders
 from ctxjax.config import ConfigError, fingerprint
 from ctxjax.data.arrays import file_digest
 from ctxjax.data.index import find_index, open_index
@@ -82,14 +82,15 @@ class Kind(NamedTuple):
 
 
 def model_digest(path: str | os.PathLike[str]) -> str:
-    """A digest of what is opened at a path: the newest checkpoint of a run, or all files."""
-    place = pathlib.Path(path)
+    """A digest of what is opened at a path: the newest checkpoint of a run (`RUN@best` the best), or all files."""
+    name, best = folders.run_folder(path)
+    place = pathlib.Path(name)
     if not place.exists():
         raise ConfigError(f"config.source.vectors_of: {place} does not exist")
     if place.is_file():
         return file_digest(place)
-    if steps := digests.steps(place / "checkpoints"):
-        place = pathlib.Path(digests.step_folder(place / "checkpoints", steps[-1]))
+    if best or digests.steps(place / "checkpoints"):
+        place = pathlib.Path(folders.find(path))
     if commit := digests.read_commit(place):
         return fingerprint(commit)
     return fingerprint({name: digests.digest_file(file) for name, file in digests.files_of(place).items()})

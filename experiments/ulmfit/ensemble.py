@@ -41,7 +41,7 @@ def ensemble(runs: list[pathlib.Path], split: str, corpus: str | None = None) ->
     Raises:
       ConfigError: runs that do not label the same texts with the same labels.
     """
-    from ctxjax import checkpoint
+    from ctxjax import folders
     from ctxjax.config import ConfigError
     from ctxjax.evaluators.label_error import Evaluator
     from ctxjax.trained import from_meta, restored
@@ -49,8 +49,8 @@ def ensemble(runs: list[pathlib.Path], split: str, corpus: str | None = None) ->
     told: list[np.ndarray] = []
     about: list[Any] = []
     for path in runs:
-        folder = checkpoint.find(path)
-        meta = checkpoint.read_meta(folder)
+        folder = folders.find(path)
+        meta = folders.read_meta(folder)
         run, mesh, params = restored(from_meta(meta, {"source.corpus": corpus} if corpus else {}), folder, meta)
         given = {"model": run.model, "objective": run.objective, "open_source": run.open_source, "mesh": mesh}
         evaluator = Evaluator(split, **given, train_batch_size=run.config.batch_size)

@@ -6,10 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from ctxjax import checkpoint, digests, loop, metrics
+from ctxjax import checkpoint, digests, folders, inspect, loop, metrics
 from ctxjax import run as runs
 from ctxjax.best import Best
 from ctxjax.config import ConfigError, override
+from ctxjax.data import stored
 from tests.engine import outside
 
 FIGURE = "heldout/next"
@@ -59,20 +60,23 @@ def test_the_best_step_is_recorded_and_outlives_the_newest(whole):
     assert digests.steps(whole / "checkpoints") == [step, 28, 30]
 
 
-def test_at_best_opens_the_best_step_and_a_bare_path_the_newest(whole):
+def test_at_best_opens_the_best_step_and_a_bare_path_the_newest(whole, capsys):
     step = record(whole)["best"]["step"]
-    assert checkpoint.find(f"{whole}@best").name == f"{step:08d}"
-    assert checkpoint.find(whole).name == "00000030"
+    assert folders.find(f"{whole}@best").name == f"{step:08d}"
+    assert folders.find(whole).name == "00000030"
     assert int(checkpoint.read(f"{whole}@best", "^step$")[0]["step"]) == step
+    assert inspect.main([f"{whole}@best"]) == 0
+    assert f"this is {step}\n" in capsys.readouterr().out
+    assert stored.model_digest(f"{whole}@best") != stored.model_digest(whole)
     with pytest.raises(ConfigError, match="give one of them"):
-        checkpoint.find(f"{whole}@best", step=30)
+        folders.find(f"{whole}@best", step=30)
 
 
 def test_a_run_without_a_choice_has_no_best(corpus, tmp_path):
     train(make(corpus, best="", total="3 steps"), tmp_path)
     assert record(tmp_path)["best"] == {}
     with pytest.raises(ConfigError, match=r"trained without config\.best"):
-        checkpoint.find(f"{tmp_path}@best")
+        folders.find(f"{tmp_path}@best")
 
 
 def test_patience_ends_the_run_and_says_when_it_was_best(corpus, whole, tmp_path):

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from ctxjax import checkpoint, digests, metrics, seeds
+from ctxjax import checkpoint, digests, folders, metrics, seeds
 from ctxjax.config import ConfigError, override
 from ctxjax.seeds import outcome
 from tests.engine import outside
@@ -232,7 +232,7 @@ def test_a_run_that_answers_as_the_majority_has_failed():
 def test_the_folder_of_several_seeds_says_which_there_are(together, corpus, tmp_path):
     from ctxjax import formats
 
-    for read in (checkpoint.find, formats.read):
+    for read in (folders.find, formats.read):
         with pytest.raises(ConfigError, match=r"holds runs of several seeds; name one of them, as in .*seed_7"):
             read(together)
     train(make(corpus, seeds_at_once=1), tmp_path, stop_at=2)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import ctxjax
-from ctxjax import checkpoint, convert, digests, formats, tree
+from ctxjax import checkpoint, convert, digests, folders, formats, tree
 from ctxjax.config import ConfigError
 from ctxjax.interop import elmo, hf_bert
 from tests.interop import making
@@ -30,7 +30,7 @@ def test_bert_to_ours_and_back_is_the_same_file(hf, tmp_path, capsys):
 
 def test_a_converted_run_is_a_checkpoint_like_any_other(hf, tmp_path):
     convert.convert(str(hf), str(tmp_path / "run"), "ctxjax")
-    folder = checkpoint.find(tmp_path / "run")
+    folder = folders.find(tmp_path / "run")
     assert digests.verify(folder) == []
     arrays, meta = checkpoint.read(tmp_path / "run", "^params/")
     published = making.bert()

@@ -49,11 +49,11 @@ def test_settings_records_and_one_evaluator(run, tmp_path, capsys):
 
 def test_the_carry_goes_through_the_batches(run):
     """State that is dropped between batches gives another number: eight windows are one stream, not eight."""
-    from ctxjax import checkpoint
+    from ctxjax import checkpoint, folders
     from ctxjax import run as runs
 
-    folder = checkpoint.find(run / "work")
-    meta = checkpoint.read_meta(folder)
+    folder = folders.find(run / "work")
+    meta = folders.read_meta(folder)
     config = trained.from_meta(meta, {"evals.heldout.batches": "8"})
     with_carry = evaluate.evaluate(config, folder, meta)["heldout/next"]
     assembled = runs.assemble(config)

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from ctxjax import checkpoint, evaluate, loop, trained
+from ctxjax import checkpoint, evaluate, folders, loop, trained
 from ctxjax import config as configs
 from ctxjax.config import ConfigError
 
@@ -63,8 +63,8 @@ def test_the_classifier_begins_with_the_language_model(stages):
 @pytest.mark.slow
 def test_evaluation_uses_the_statistics_of_the_checkpoint(stages):
     folder, _, _ = stages
-    at = checkpoint.find(folder / "forward")
-    meta = checkpoint.read_meta(at)
+    at = folders.find(folder / "forward")
+    meta = folders.read_meta(at)
     found = evaluate.evaluate(trained.from_meta(meta, {}), at, meta)
     record = json.loads((folder / "forward" / "record.json").read_text())
     assert found == pytest.approx(record["evaluation"])
@@ -79,8 +79,8 @@ def test_both_directions_are_averaged(stages):
 
     told = []
     for direction in ("forward", "backward"):
-        at = checkpoint.find(folder / direction)
-        meta = checkpoint.read_meta(at)
+        at = folders.find(folder / direction)
+        meta = folders.read_meta(at)
         run, mesh, params = trained.restored(trained.from_meta(meta, {}), at, meta)
         given = {"model": run.model, "objective": None, "open_source": run.open_source, "mesh": mesh}
         evaluator = Evaluator("heldout", **given, train_batch_size=8)
