@@ -66,7 +66,7 @@ COUNTS = (100, 500)
 # What a processor has time for. Of training examples, and of held-out sentences whose words are told.
 EXAMPLES, TOLD = 2_000, 1_000
 PASSES = {"word2vec": 20, "GloVe": 20, "ELMo": 6, "ULMFiT": 8, "GPT": 3, "BERT": 4}
-LM_PASSES = 4  # of ULMFiT's second stage
+LM_PASSES = {"IMDb": 1}  # of ULMFiT's second stage; 4 over shorter texts
 TAGGING_PASSES = {"word2vec": 8, "GloVe": 8, "ELMo": 8, "GPT": 4, "BERT": 4}
 FEWEST = 100  # steps, where there are few labels
 BATCH = 32
@@ -160,8 +160,10 @@ class Plan(NamedTuple):
         same = ["--share", str(SHARE.get(task, 0.1)), "--limit", str(count)]
         files = [f"{texts / name}.jsonl" for name in ("train", "heldout")]
         prepare = ["-m", "ctxjax.prepare", "--input", files[0], "--heldout_input", files[1], "--output", str(corpus)]
-        # As the text that the first stage read.
-        prepare += ["--tokenizer", "words", "--vocab_size", "30000", "--lowercase"]
+        if count:  # a part of the texts has too few words to learn a vocabulary of: that of the first stage
+            prepare += ["--vocab", str(self.lineage / SYSTEMS["ULMFiT"] / "tokenizer")]
+        else:
+            prepare += ["--tokenizer", "words", "--vocab_size", "30000", "--lowercase"]
         language = ["-m", "ctxjax.train", "--config", f"experiments/ulmfit/finetune_lm.py:size={size}"]
         language += [
             "--workdir",
@@ -175,7 +177,7 @@ class Plan(NamedTuple):
         classify += ["--workdir", str(run), f"--config.source.corpus={texts}", f"--config.init_from.path={model}"]
         classify += self._cadences(PASSES["ULMFiT"], count)
         if self.small:
-            language.append(f"--config.total={LM_PASSES} epochs")
+            language.append(f"--config.total={LM_PASSES.get(task, 4)} epochs")
             rows = math.ceil(kind.length / 70) * 70  # whole windows
             classify += [f"--config.source.length={rows}", f"--config.batch_size={BATCH}"]
         return [
