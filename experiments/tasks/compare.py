@@ -8,7 +8,7 @@ second and third stage, and GPT and BERT fine-tuned, are each trained by the con
 tagging, ulmfit) on the same examples: on cpu at most so many a task (source.limit), in few passes and short rows, on an
 accelerator all of them, as published. Files of the tasks are read from CTXJAX_DATA. Every figure is of the held-out
 split at the end of training, of one seed; nothing is chosen by it. ULMFiT reads one text and one direction, and GPT
-tells a word's tag before it has read what follows.
+tells a word's tag before it has read what follows; ELMo's tagger needs the run of GloVe or word2vec, too.
 
 Every stage is a program of this repository, printed before it runs; the same command continues after an interruption.
 At the end OUTPUT has record.json with every figure, comparison.md and comparison.html; into the ledger it is put by
@@ -212,7 +212,9 @@ class Plan(NamedTuple):
                 made += [f"--config.optim.lr={RATES[system]}"]
             return [("train", made + cadences)]
         # ELMo's tagger begins with static vectors of words, as AllenNLP's with GloVe's.
-        static = system if system in STATIC else next(name for name in reversed(STATIC) if self._has(name))
+        static = system if system in STATIC else next((name for name in reversed(STATIC) if self.has(name)), None)
+        if static is None:
+            return []
         sizes, words = self._model(static), self.lineage / static
         config = f"tagging/features.py:kind={'static' if system in STATIC else 'elmo'},task={kind.name}{size}"
         made = self._train(config, task, run, words)
@@ -228,7 +230,8 @@ class Plan(NamedTuple):
         features += [f"--config.source.corpus={self._data(task)}", *given, *self._parts(task)]
         return [("features", features), ("train", [*made, *given, *shape, *cadences])]
 
-    def _has(self, name: str) -> bool:
+    def has(self, name: str) -> bool:
+        """Whether a pretrained run has ended."""
         return (self.lineage / name / "record.json").exists()
 
     def probes(self, systems: Sequence[str]) -> tuple[str, list[str]]:
@@ -244,7 +247,7 @@ class Plan(NamedTuple):
 
     def page(self) -> tuple[str, list[str]]:
         """The pretrained models and what became of them, with what the suite of the lineage found, if it is there."""
-        runs = dict.fromkeys(self.lineage / run for run in SYSTEMS.values() if self._has(run))
+        runs = dict.fromkeys(self.lineage / run for run in SYSTEMS.values() if self.has(run))
         made = ["-m", "ctxjax.report", *map(str, runs), "--tasks", str(self.output / "record.json")]
         suite = self.lineage / "suite.json"
         made += ["--suite", str(suite)] if suite.exists() else []
@@ -297,7 +300,7 @@ def main(argv: list[str] | None = None) -> int:
     plan = Plan(*folders, small, examples, tuple(options.counts))
     systems = options.only or list(SYSTEMS)
     for name in systems:
-        if not plan._has(SYSTEMS[name]):
+        if not plan.has(SYSTEMS[name]):
             raise ConfigError(f"{options.lineage / SYSTEMS[name]} has not ended; wait for it, or name others by --only")
     keep_settings(plan, options.size)
     tasks = options.tasks or list(TASKS)
@@ -335,24 +338,33 @@ def write(plan: Plan) -> None:
     """record.json and comparison.md, of all that has ended."""
     from ctxjax import comparison, records
 
-    found = gather(plan)
-    record = records.stamp("comparison", {"comparison": found})
+    rows = ended(plan)
+    found = gather(plan, rows)
+    places = [one["hardware"] for runs in rows.values() for one in runs.values()]  # this process has opened no device
+    record = records.stamp("comparison", {"comparison": found, **({"hardware": places[-1]} if places else {})})
     records.write_json(plan.output / "record.json", record)
     text = "\n".join(comparison.markdown(found)) + "\n"
     (plan.output / "comparison.md").write_text(text, encoding="utf-8")
     print(f"\n{text}\nwrote {plan.output / 'record.json'} and comparison.md")
 
 
-def gather(plan: Plan) -> dict[str, Any]:
-    """Every figure, from the records of the runs."""
-    from ctxjax import comparison
+Rows = dict[tuple[str, int], dict[str, Mapping[str, Any]]]
 
-    every = jobs(plan, list(TASKS), [name for name in SYSTEMS if plan._has(SYSTEMS[name])])
-    rows: dict[tuple[str, int], dict[str, Mapping[str, Any]]] = {}
-    for job in every:
+
+def ended(plan: Plan) -> Rows:
+    """Task and number of examples -> system -> record, of the runs that have ended."""
+    rows: Rows = {}
+    for job in jobs(plan, list(TASKS), [name for name in SYSTEMS if plan.has(SYSTEMS[name])]):
         if (job.run / "record.json").exists():
             record = json.loads((job.run / "record.json").read_text(encoding="utf-8"))
             rows.setdefault((job.task, job.count), {})[job.system] = record
+    return rows
+
+
+def gather(plan: Plan, rows: Rows) -> dict[str, Any]:
+    """Every figure, from the records of the runs."""
+    from ctxjax import comparison
+
     systems = [name for name in SYSTEMS if any(name in runs for runs in rows.values())]
     table = [
         comparison.row(task, TASKS[task].name, rows[task, plan.examples], plan.examples)
