@@ -10,7 +10,8 @@ HARDWARE = {"cpu": "Some CPU", "cores": 2, "platform": "cpu"}
 def record(examples=96, batch=32, **evaluation):
     figures = {name.replace("__", "/"): value for name, value in evaluation.items()}
     config = {"batch_size": batch, "model": {"name": "downstream"}}
-    return {"evaluation": figures, "examples": examples, "config": config, "wall_seconds": 30.0, "commit": "abc"}
+    made = {"evaluation": figures, "examples": examples, "config": config, "wall_seconds": 30.0, "commit": "abc"}
+    return made | {"hardware": HARDWARE}
 
 
 def compared():

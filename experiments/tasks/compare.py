@@ -8,7 +8,7 @@ second and third stage, and GPT and BERT fine-tuned, are each trained by the con
 tagging, ulmfit) on the same examples: on cpu at most so many a task (source.limit), in few passes and short rows, on an
 accelerator all of them, as published. Files of the tasks are read from CTXJAX_DATA. Every figure is of the held-out
 split at the end of training, of one seed; nothing is chosen by it. ULMFiT reads one text and one direction, and GPT
-tells a word's tag before it has read what follows.
+tells a word's tag before it has read what follows; ELMo's tagger needs the run of GloVe or word2vec, too.
 
 Every stage is a program of this repository, printed before it runs; the same command continues after an interruption.
 At the end OUTPUT has record.json with every figure, comparison.md and comparison.html; into the ledger it is put by
@@ -66,7 +66,7 @@ COUNTS = (100, 500)
 # What a processor has time for. Of training examples, and of held-out sentences whose words are told.
 EXAMPLES, TOLD = 2_000, 1_000
 PASSES = {"word2vec": 20, "GloVe": 20, "ELMo": 6, "ULMFiT": 8, "GPT": 3, "BERT": 4}
-LM_PASSES = 4  # of ULMFiT's second stage
+LM_PASSES = {"IMDb": 1}  # of ULMFiT's second stage; 4 over shorter texts
 TAGGING_PASSES = {"word2vec": 8, "GloVe": 8, "ELMo": 8, "GPT": 4, "BERT": 4}
 FEWEST = 100  # steps, where there are few labels
 BATCH = 32
@@ -161,8 +161,10 @@ class Plan(NamedTuple):
         same = ["--share", str(SHARE.get(task, 0.1)), "--limit", str(count)]
         files = [f"{texts / name}.jsonl" for name in ("train", "heldout")]
         prepare = ["-m", "ctxjax.prepare", "--input", files[0], "--heldout_input", files[1], "--output", str(corpus)]
-        # As the text that the first stage read.
-        prepare += ["--tokenizer", "words", "--vocab_size", "30000", "--lowercase"]
+        if count:  # a part of the texts has too few words to learn a vocabulary of: that of the first stage
+            prepare += ["--vocab", str(self.lineage / SYSTEMS["ULMFiT"] / "tokenizer")]
+        else:
+            prepare += ["--tokenizer", "words", "--vocab_size", "30000", "--lowercase"]
         language = ["-m", "ctxjax.train", "--config", f"experiments/ulmfit/finetune_lm.py:size={size}"]
         language += [
             "--workdir",
@@ -176,7 +178,7 @@ class Plan(NamedTuple):
         classify += ["--workdir", str(run), f"--config.source.corpus={texts}", f"--config.init_from.path={model}"]
         classify += self._cadences(PASSES["ULMFiT"], count)
         if self.small:
-            language.append(f"--config.total={LM_PASSES} epochs")
+            language.append(f"--config.total={LM_PASSES.get(task, 4)} epochs")
             rows = math.ceil(kind.length / 70) * 70  # whole windows
             classify += [f"--config.source.length={rows}", f"--config.batch_size={BATCH}"]
         return [
@@ -211,7 +213,9 @@ class Plan(NamedTuple):
                 made += [f"--config.optim.lr={RATES[system]}", TOGETHER]
             return [("train", made + cadences)]
         # ELMo's tagger begins with static vectors of words, as AllenNLP's with GloVe's.
-        static = system if system in STATIC else next(name for name in reversed(STATIC) if self._has(name))
+        static = system if system in STATIC else next((name for name in reversed(STATIC) if self.has(name)), None)
+        if static is None:
+            return []
         sizes, words = self._model(static), self.lineage / static
         config = f"tagging/features.py:kind={'static' if system in STATIC else 'elmo'},task={kind.name}{size}"
         made = self._train(config, task, run, words)
@@ -228,7 +232,8 @@ class Plan(NamedTuple):
         features += [f"--config.source.corpus={self._data(task)}", *given, *self._parts(task)]
         return [("features", features), ("train", [*made, *given, *shape, *cadences])]
 
-    def _has(self, name: str) -> bool:
+    def has(self, name: str) -> bool:
+        """Whether a pretrained run has ended."""
         return (self.lineage / name / "record.json").exists()
 
     def probes(self, systems: Sequence[str]) -> tuple[str, list[str]]:
@@ -244,7 +249,7 @@ class Plan(NamedTuple):
 
     def page(self) -> tuple[str, list[str]]:
         """The pretrained models and what became of them, with what the suite of the lineage found, if it is there."""
-        runs = dict.fromkeys(self.lineage / run for run in SYSTEMS.values() if self._has(run))
+        runs = dict.fromkeys(self.lineage / run for run in SYSTEMS.values() if self.has(run))
         made = ["-m", "ctxjax.report", *map(str, runs), "--tasks", str(self.output / "record.json")]
         suite = self.lineage / "suite.json"
         made += ["--suite", str(suite)] if suite.exists() else []
@@ -297,7 +302,7 @@ def main(argv: list[str] | None = None) -> int:
     plan = Plan(*folders, small, examples, tuple(options.counts))
     systems = options.only or list(SYSTEMS)
     for name in systems:
-        if not plan._has(SYSTEMS[name]):
+        if not plan.has(SYSTEMS[name]):
             raise ConfigError(f"{options.lineage / SYSTEMS[name]} has not ended; wait for it, or name others by --only")
     keep_settings(plan, options.size)
     tasks = options.tasks or list(TASKS)
@@ -335,24 +340,33 @@ def write(plan: Plan) -> None:
     """record.json and comparison.md, of all that has ended."""
     from ctxjax import comparison, records
 
-    found = gather(plan)
-    record = records.stamp("comparison", {"comparison": found})
+    rows = ended(plan)
+    found = gather(plan, rows)
+    places = [one["hardware"] for runs in rows.values() for one in runs.values()]  # this process has opened no device
+    record = records.stamp("comparison", {"comparison": found, **({"hardware": places[-1]} if places else {})})
     records.write_json(plan.output / "record.json", record)
     text = "\n".join(comparison.markdown(found)) + "\n"
     (plan.output / "comparison.md").write_text(text, encoding="utf-8")
     print(f"\n{text}\nwrote {plan.output / 'record.json'} and comparison.md")
 
 
-def gather(plan: Plan) -> dict[str, Any]:
-    """Every figure, from the records of the runs."""
-    from ctxjax import comparison
+Rows = dict[tuple[str, int], dict[str, Mapping[str, Any]]]
 
-    every = jobs(plan, list(TASKS), [name for name in SYSTEMS if plan._has(SYSTEMS[name])])
-    rows: dict[tuple[str, int], dict[str, Mapping[str, Any]]] = {}
-    for job in every:
+
+def ended(plan: Plan) -> Rows:
+    """Task and number of examples -> system -> record, of the runs that have ended."""
+    rows: Rows = {}
+    for job in jobs(plan, list(TASKS), [name for name in SYSTEMS if plan.has(SYSTEMS[name])]):
         if (job.run / "record.json").exists():
             record = json.loads((job.run / "record.json").read_text(encoding="utf-8"))
             rows.setdefault((job.task, job.count), {})[job.system] = record
+    return rows
+
+
+def gather(plan: Plan, rows: Rows) -> dict[str, Any]:
+    """Every figure, from the records of the runs."""
+    from ctxjax import comparison
+
     systems = [name for name in SYSTEMS if any(name in runs for runs in rows.values())]
     table = [
         comparison.row(task, TASKS[task].name, rows[task, plan.examples], plan.examples)

@@ -98,7 +98,7 @@ def test_figures_are_gathered_from_records(compare, lineage, tmp_path):
         figures = {"heldout__accuracy": 50.0 + job.count / 100, "heldout__pearson": 40.0}
         found = record(job.count - job.count % 32, **figures, mix__mix_layer_0=1.0)
         (job.run / "record.json").write_text(json.dumps(found))
-    found = compare.gather(made)
+    found = compare.gather(made, compare.ended(made))
     assert [(one["title"], one["examples"], one["figures"]) for one in found["tasks"]] == [
         ("IMDb", 2_000, {"ELMo": 70.0, "BERT": 70.0}),
         ("STS-B", 2_000, {"ELMo": 40.0, "BERT": 40.0}),
@@ -108,7 +108,7 @@ def test_figures_are_gathered_from_records(compare, lineage, tmp_path):
     assert found["mixes"] == {"IMDb": [1.0], "STS-B": [1.0]}
     compare.write(made)
     text = json.loads((made.output / "record.json").read_text())
-    assert text["comparison"] == found and text["name"] == "comparison"
+    assert text["comparison"] == found and text["name"] == "comparison" and text["hardware"]["cpu"] == "Some CPU"
     assert (made.output / "comparison.md").read_text().splitlines() == comparison.markdown(found)
     assert "| STS-B | pearson | 2,000 |" in report.ledger([text], []) and not ledger.unknown([text], [])
 
