@@ -112,7 +112,8 @@ def curves(found: Found) -> Any:
     figure, axes = pyplot().subplots(1, len(found["curves"]), figsize=(7.0 * len(found["curves"]), 4.2), squeeze=False)
     for axis, (title, rows) in zip(axes[0], found["curves"].items()):
         for name in found["systems"]:
-            points = [(one["examples"], 100.0 - one["figures"][name]) for one in rows if name in one["figures"]]
+            figures = [(one["examples"], one["figures"].get(name)) for one in rows]
+            points = [(count, 100.0 - figure) for count, figure in figures if figure is not None]
             if points:
                 axis.plot(*zip(*points), marker="o", markersize=4, color=colour[name], label=name)
         if rows[-1]["majority"] is not None:
