@@ -57,7 +57,7 @@ SHORT = {
     "fastText": _VECTORS,
     "GPT": {**_TRANSFORMER, "batch_size": 8, "optim.lr": 3e-4},  # at 1e-3 it stays with the unigrams
     "GPT-2": {**_TRANSFORMER, "batch_size": 8},
-    "BERT": {**_TRANSFORMER, "optim.schedule.total": "100 percent"},
+    "BERT": {**_TRANSFORMER, "optim.schedule.total": "100 percent", "optim.lr": 2e-4},  # at 5e-4 likewise
     "ModernBERT": _TRANSFORMER,
 }
 CHANGES = {"cpu": SHORT, "accelerator": {}}
