@@ -154,7 +154,8 @@ def ledger(
         "",
         "## Pretraining",
         "",
-        "Held-out figures at the end of each run, beside the figure published for the full-sized system.",
+        "Held-out figures at the end of each run, beside the figure published for the full-sized system, and how much",
+        "smaller our model and its reading were (tokens of all passes, as far as the published number is known).",
         "",
         *table(RUN_HEAD, [row for record in runs for row in _run_rows(record, published)]),
         "",
@@ -198,7 +199,10 @@ def ledger(
     return "\n".join(lines)
 
 
-RUN_HEAD = ("run", "model", "parameters", "tokens", "time", "hardware", "figure", "ours", "published", "commit")
+RUN_HEAD = (
+    *("run", "model", "parameters", "tokens", "figure", "ours", "published", "scale"),
+    *("time", "hardware", "commit", "other figures"),
+)
 
 
 def _without_labels(records: list[dict[str, Any]], published: list[dict[str, Any]]) -> list[str]:
@@ -245,32 +249,46 @@ def table(head: Sequence[str], rows: list[Sequence[str]]) -> list[str]:
 
 
 def _run_rows(record: Mapping[str, Any], published: list[dict[str, Any]]) -> list[Sequence[str]]:
+    """A row for each figure that has a published one, or for the first; the rest stand in the first row's last cell."""
     model = record["config"]["model"]
     model = model.get("encoder") or model
-    size = f"{model['name']} {model.get('depth', '?')}x{model.get('width', '?')}"
+    size = f"{model['name']} {model['depth']}x{model['width']}" if "depth" in model else model["name"]
     if "order" in model:
         size = f"{model['name']} of order {model['order']}, {model['smoothing']}"
     same = [row for row in published if row["model"] == model["name"]]
-    known = {row["metric"]: row["value"] for row in same if row.get("fields", {}).items() <= model.items()}
+    known = {row["metric"]: row for row in same if row.get("fields", {}).items() <= model.items()}
+    deviation, figures = record.get("deviation", {}), downstream.figures(record)
+
+    def shown(metric: str) -> str:
+        more = f" ± {number(float(deviation[metric]))}" if metric in deviation else ""
+        return number(figures[metric]) + more
+
+    main = [metric for metric in figures if metric in known] or list(figures)[:1]
+    others = ", ".join(f"{metric} {shown(metric)}" for metric in figures if metric not in main)
     rows: list[Sequence[str]] = []
-    deviation = record.get("deviation", {})
-    for metric, value in downstream.figures(record).items():
-        first = not rows
+    for metric in main:
+        first, row = not rows, known.get(metric, {})
+        value = number(row["value"]) if row else ""
+        about = [record["name"], size, count(record["parameters"]), count(record["tokens"])]
+        run = [duration(record["wall_seconds"]), hardware(record), str(record["commit"]), others]
         rows.append(
             (
-                record["name"] if first else "",
-                size if first else "",
-                count(record["parameters"]) if first else "",
-                count(record["tokens"]) if first else "",
-                duration(record["wall_seconds"]) if first else "",
-                hardware(record) if first else "",
-                f"{metric}",
-                number(value) + (f" ± {number(float(deviation[metric]))}" if metric in deviation else ""),
-                number(known[metric]) if metric in known else "",
-                str(record["commit"]) if first else "",
+                *(about if first else [""] * len(about)),
+                *(metric, shown(metric), value, scale(record, row)),
+                *(run if first else [""] * len(run)),
             )
         )
     return rows
+
+
+def scale(record: Mapping[str, Any], published: Mapping[str, Any]) -> str:
+    """How much less this run is than what a published figure is of: `1/10 of the parameters, 1/6,000 of the tokens`."""
+    parts = []
+    for name in ("parameters", "tokens"):
+        if name in published and record[name]:
+            ratio = published[name] / record[name]
+            parts.append(f"1/{number(float(f'{ratio:.2g}'))} of the {name}" if ratio > 1.05 else f"as many {name}")
+    return ", ".join(parts)
 
 
 def _bench_rows(record: Mapping[str, Any]) -> list[Sequence[str]]:

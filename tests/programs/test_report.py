@@ -30,13 +30,22 @@ BENCH = {
 
 def test_rows_hold_the_measured_and_the_published_figure():
     published = [{"model": "bert", "metric": "heldout/mlm", "value": 1.4, "unit": "nats", "what": "w", "source": "s"}]
+    published[0] |= {"parameters": 112_000_000, "tokens": 42_600_000_000}
     page = report.ledger([RUN, BENCH], published)
     row = next(line for line in page.splitlines() if "heldout/mlm |" in line)
     assert [cell.strip() for cell in row.strip("|").split("|")] == [
-        *("bert_mini", "bert 4x256", "11.2 M", "3 M", "1 h 05 min", "2 cores, Some CPU", "heldout/mlm"),
-        *("6.543", "1.4", "abc"),
+        *("bert_mini", "bert 4x256", "11.2 M", "3 M", "heldout/mlm", "6.543", "1.4"),
+        *("1/10 of the parameters, 1/14,000 of the tokens", "1 h 05 min", "2 cores, Some CPU", "abc"),
+        "heldout/mlm_accuracy 0.1",
     ]
     assert "| 8,123 (8,000 to 8,200) tokens/s | 8 x H200 |" in page
+
+
+def test_runs_as_large_as_the_published_say_so():
+    assert report.scale({"parameters": 10, "tokens": 7}, {"parameters": 10, "tokens": 14}) == (
+        "as many parameters, 1/2 of the tokens"
+    )
+    assert report.scale({"parameters": 10, "tokens": 7}, {}) == ""
 
 
 def test_an_empty_ledger_says_so():
