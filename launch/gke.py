@@ -75,7 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--chips", type=int, default=4, help="chips of one host")
     parser.add_argument("--slices", type=int, default=1, help="slices, joined by the data centre's network")
     parser.add_argument("--spot", action="store_true", help="on Spot node pools, which may be taken away")
-    parser.add_argument("--service-account", default="default", help="Kubernetes service account that may use the bucket")
+    parser.add_argument(
+        "--service-account", default="default", help="Kubernetes service account that may use the bucket"
+    )
     parser.add_argument("--restarts", type=int, default=100, help="how often all starts again when a host is lost")
     parser.add_argument("--dry-run", action="store_true", help="print the command and stop")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="-- program and its arguments")

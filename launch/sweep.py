@@ -30,7 +30,12 @@ from ctxjax import cli, sweep
 
 
 def commands(
-    spec: str, workdir: str, points: Mapping[str, Mapping[str, str]], launcher: Sequence[str], python: str, more: Sequence[str]
+    spec: str,
+    workdir: str,
+    points: Mapping[str, Mapping[str, str]],
+    launcher: Sequence[str],
+    python: str,
+    more: Sequence[str],
 ) -> list[list[str]]:
     """One command a run."""
     made = []

@@ -299,7 +299,7 @@ case $name in
 [a-z]*) [ -z "${name//[a-z0-9-]/}" ] || fail "--name $name: small letters, digits and -" ;;
 *) fail "give --name: small letters, digits and -, a letter first" ;;
 esac
-case $retries$poll in *[!0-9]*) fail "--retries and --poll are numbers" ;; esac
+case $retries${poll/./} in *[!0-9]*) fail "--retries and --poll are numbers" ;; esac
 [ -n "$zone" ] || fail "give --zone"
 where=("--zone=$zone")
 [ -z "$project" ] || where+=("--project=$project")

@@ -5,7 +5,7 @@ import pathlib
 ROOT = pathlib.Path(__file__).parents[2]
 NASTY = [
     "two  words",
-    "it's; \"quoted\"",
+    'it\'s; "quoted"',
     "$HOME `id` $(id) $$",
     "",
     "*",
