@@ -158,18 +158,22 @@ def test_without_answers_it_gives_up_and_leaves_the_pod_alone(cloud):
 
 def test_run_follows_what_already_runs_and_start_ends_it(cloud):
     cloud.plan("ACTIVE")
-    waiting = "import os, time\nwhile not os.path.exists('end'): time.sleep(0.1)"
     assert cloud("install", *POD).returncode == 0
-    assert cloud("start", *POD, "--", "python", "-c", "import time; time.sleep(600)").returncode == 0
+    assert cloud("start", *POD, "--", "sleep", "600").returncode == 0
     first = (cloud.worker(0) / "ctxjax-runs" / "mini-1" / "pid").read_text().strip()
     assert cloud("state", *POD).stdout.split() == ["ACTIVE", "running"]
-    assert cloud("start", *POD, "--", "python", "-c", waiting).returncode == 0
-    assert not os.path.exists(f"/proc/{first}/environ") or not open(f"/proc/{first}/environ").read()
-    for worker in range(2):
-        subprocess.Popen(["sh", "-c", f"sleep 1; touch '{cloud.worker(worker)}/ctxjax/end'"])
+    assert subprocess.run(["pgrep", "-g", first], stdout=subprocess.DEVNULL).returncode == 0
+    waiting = ("sh", "-c", "echo at work; until [ -e end ]; do sleep 0.1; done")
+    assert cloud("start", *POD, "--", *waiting).returncode == 0
+    assert subprocess.run(["pgrep", "-g", first], stdout=subprocess.DEVNULL).returncode == 1
     (cloud.folder / "calls.jsonl").unlink()
-    done = cloud("run", *ASKED, "--keep", "--", "python", "-c", waiting)
-    assert done.returncode == 0 and cloud.verbs() == ["logs"], done.stderr
+    command = ["bash", ROOT / SCRIPT, "run", *ASKED, "--keep", "--", *waiting]
+    with subprocess.Popen(command, cwd=cloud.folder, env=cloud.environment, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stderr.readline().endswith("mini-1: at work\n")
+        for worker in range(2):
+            (cloud.worker(worker) / "ctxjax" / "end").touch()
+        assert run.stderr.read().endswith("mini-1: done\n")
+    assert run.returncode == 0 and cloud.verbs() == ["logs"]
 
 
 def test_each_runs_one_shell_command_on_every_worker(cloud):
