@@ -13,10 +13,13 @@ from ctxjax import processes
 from tests.programs.stubs import ROOT
 
 SHOW = """
-from ctxjax import processes
-processes.initialize(force={force})
+import os
 import jax
-print(jax.process_index(), jax.process_count(), len(jax.devices()), jax.config.jax_cuda_visible_devices)
+from ctxjax import processes
+if "GCE_METADATA_IP" in os.environ:
+    os.environ.pop("TPU_SKIP_MDS_QUERY", None)  # JAX has set it, since no chip is there
+processes.initialize(force={force})
+print(jax.process_index(), jax.process_count(), len(jax.devices()), jax.config.read("jax_cuda_visible_devices"))
 print(processes.agree("word", lambda: "said by 0"))
 processes.shutdown()
 """
@@ -91,7 +94,12 @@ def test_processes_of_local_join_within_a_slurm_step_of_another_kind():
 def test_hosts_of_gke_join():
     """JAX_FORCE_TPU_INIT: as on a machine with TPUs. Two slices of one host, as JobSet and GKE describe them."""
     pytest.importorskip("requests")
-    gke = {"JAX_FORCE_TPU_INIT": "1", "TPU_WORKER_ID": "0", "TPU_WORKER_HOSTNAMES": "localhost"}
+    gke = {
+        "JAX_FORCE_TPU_INIT": "1",
+        "TPU_SKIP_MDS_QUERY": "true",
+        "TPU_WORKER_ID": "0",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+    }
     gke |= {"MEGASCALE_COORDINATOR_ADDRESS": "localhost", "MEGASCALE_NUM_SLICES": "2"}
     lines = joined(*(gke | {"MEGASCALE_SLICE_ID": str(index)} for index in range(2)))
     assert [line[0].split()[:3] for line in lines] == [["0", "2", "2"], ["1", "2", "2"]]
