@@ -17,6 +17,7 @@ EXTRAS = {
     "tf": ["tensorflow-cpu>=2.18"],
     "tpu": ["jax[tpu]>=0.10,<0.13"],
     "cuda": ["jax[cuda13]>=0.10,<0.13"],
+    "gcs": ["etils[epath-gcs]>=1.12"],
     "notebook": ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"],
     "dev": [
         "beartype>=0.20",

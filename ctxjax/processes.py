@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import os
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from ctxjax.config import ConfigError
 
@@ -24,11 +25,23 @@ def wanted(environment: Mapping[str, str] = os.environ) -> str | None:
     """Which environment asks for several processes: `"ctxjax"`, `"slurm"`, `"tpu"`, or None."""
     if COORDINATOR in environment:
         return "ctxjax"
-    if int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in environment:
+    if int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:  # of srun; SLURM_NTASKS is in sbatch's own shell, too
         return "slurm"
-    if "," in environment.get("TPU_WORKER_HOSTNAMES", "") or "MEGASCALE_COORDINATOR_ADDRESS" in environment:
+    hosts = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES", "")
+    if "," in hosts or "MEGASCALE_COORDINATOR_ADDRESS" in environment:
         return "tpu"
     return None
+
+
+def of_slurm(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """What `jax.distributed.initialize` must be told under Slurm; it finds coordinator and rank by itself.
+
+    Of its own accord JAX gives a task one GPU, that of its number within the node. One task a node is to have all of
+    the node's, and a task that Slurm binds to GPUs (--gpus-per-task) all that it sees.
+    """
+    tasks, nodes = int(environment["SLURM_STEP_NUM_TASKS"]), int(environment["SLURM_STEP_NUM_NODES"])
+    whole = (tasks == nodes or "SLURM_GPUS_PER_TASK" in environment) and "JAX_LOCAL_DEVICE_IDS" not in environment
+    return {"num_processes": tasks} | ({"local_device_ids": []} if whole else {})
 
 
 def cache_compilations(folder: str | None = None) -> None:
@@ -73,9 +86,11 @@ def initialize(force: bool = False) -> None:
             num_processes=int(os.environ[COUNT]),
             process_id=int(os.environ[INDEX]),
             heartbeat_timeout_seconds=heartbeat,
+            cluster_detection_method="deactivate",  # or Slurm and Kubernetes have a say in what has been said
         )
     elif kind or force:
-        jax.distributed.initialize(heartbeat_timeout_seconds=heartbeat)
+        more = of_slurm() if kind == "slurm" else {}
+        jax.distributed.initialize(heartbeat_timeout_seconds=heartbeat, **more)
 
 
 def shutdown() -> None:

@@ -36,19 +36,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     import jax
 
     from ctxjax import best, processes, run
-    from ctxjax import config as configs
     from ctxjax.config import ConfigError
 
-    points = configs.load_sweep(args.config)
-    made = {}
-    for point in points:
-        config = cli.parse_config(args.config, settings | {name: _text(value) for name, value in point.items()})
+    made = {name: cli.parse_config(args.config, point) for name, point in points(args.config, settings).items()}
+    for config in made.values():
         run.validate(config)
-        made[name_of(point)] = config
-    if not made:
-        raise ConfigError(f"get_sweep() of {args.config} yields nothing")
-    if len(made) < len(points):
-        raise ConfigError(f"get_sweep() of {args.config} yields the same run twice")
     chosen = run.optional(next(iter(made.values())), "best", "")
     if not chosen:
         raise ConfigError("config.best is empty, and a sweep chooses by it: as in --config.best='highest dev/accuracy'")
@@ -64,6 +56,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         write(args.workdir, rows, order, chosen)
     processes.shutdown()
     return code
+
+
+def points(spec: str, settings: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Every run of `get_sweep()` by its name: all of its dotted settings, as text.
+
+    Raises:
+      ConfigError: no `get_sweep`, no run, or one that comes twice.
+    """
+    from ctxjax import config as configs
+    from ctxjax.config import ConfigError
+
+    found = configs.load_sweep(spec)
+    made = {name_of(point): {**settings, **{name: _text(value) for name, value in point.items()}} for point in found}
+    if not made:
+        raise ConfigError(f"get_sweep() of {spec} yields nothing")
+    if len(made) < len(found):
+        raise ConfigError(f"get_sweep() of {spec} yields the same run twice")
+    return made
 
 
 def name_of(point: Mapping[str, Any]) -> str:

@@ -37,27 +37,25 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
+def environments(count: int, devices: int, heartbeat: int) -> list[dict[str, str]]:
+    """What tells `count` processes apart: variables of each that are set besides ours."""
+    common = {
+        "CTXJAX_COORDINATOR": f"127.0.0.1:{free_port()}",
+        "CTXJAX_NUM_PROCESSES": str(count),
+        "CTXJAX_HEARTBEAT_SECONDS": str(heartbeat),
+    }
+    if devices:
+        flags = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "host_platform_device_count" not in flag]
+        common |= {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "XLA_FLAGS": " ".join(flags)}
+    return [common | {"CTXJAX_PROCESS_ID": str(index)} for index in range(count)]
+
+
 def start(command: Sequence[str], count: int, devices: int, heartbeat: int) -> list[subprocess.Popen[bytes]]:
     """Start `count` copies of a command, told apart by their environment."""
-    address = f"127.0.0.1:{free_port()}"
-    processes = []
-    for index in range(count):
-        environment = os.environ | {
-            "CTXJAX_COORDINATOR": address,
-            "CTXJAX_NUM_PROCESSES": str(count),
-            "CTXJAX_PROCESS_ID": str(index),
-            "CTXJAX_HEARTBEAT_SECONDS": str(heartbeat),
-        }
-        if devices:
-            flags = environment.get("XLA_FLAGS", "").split()
-            flags = [flag for flag in flags if "host_platform_device_count" not in flag]
-            environment |= {
-                "JAX_PLATFORMS": "cpu",
-                "JAX_NUM_CPU_DEVICES": str(devices),
-                "XLA_FLAGS": " ".join(flags),
-            }
-        processes.append(subprocess.Popen(command, env=environment, preexec_fn=_die_with_parent))
-    return processes
+    return [
+        subprocess.Popen(command, env=os.environ | environment, preexec_fn=_die_with_parent)
+        for environment in environments(count, devices, heartbeat)
+    ]
 
 
 def send(processes: Sequence[subprocess.Popen[bytes]], number: int) -> None:
@@ -106,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("-n", "--processes", type=int, required=True, help="how many processes")
     parser.add_argument("--devices", type=int, default=1, help="CPU devices of each process; 0 leaves devices to JAX")
     parser.add_argument("--heartbeat", type=int, default=10, help="seconds without a sign of life that mean death")
-    parser.add_argument("--dry-run", action="store_true", help="print the command and stop")
+    parser.add_argument("--dry-run", action="store_true", help="print the commands and stop")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="-- program and its arguments")
     args = parser.parse_args(argv)
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
@@ -115,7 +113,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.dry_run:
         import shlex
 
-        print(f"{args.processes} x {shlex.join(command)}")
+        for environment in environments(args.processes, args.devices, args.heartbeat):
+            print(shlex.join(["env", *(f"{name}={value}" for name, value in environment.items()), *command]), "&")
+        print("wait")
         return 0
     processes = start(command, args.processes, args.devices, args.heartbeat)
     forward = lambda number, frame: send(processes, number if number != signal.SIGINT else signal.SIGTERM)

@@ -152,8 +152,10 @@ def test_exit_codes_and_environment():
     assert process.returncode == 5 and "ended with exit code 5" in errors
 
 
-def test_dry_run_quotes_what_it_prints():
-    done = subprocess.run(
-        [*LAUNCH, "-n", "2", "--dry-run", "--", "echo", "a;rm -rf $HOME"], capture_output=True, text=True
-    )
-    assert done.returncode == 0 and done.stdout == "2 x echo 'a;rm -rf $HOME'\n"
+def test_what_the_dry_run_prints_is_what_is_started():
+    show = "import os, sys; os.write(1, (os.environ['CTXJAX_PROCESS_ID'] + f' {sys.argv[1:]}\\n').encode())"
+    command = [*LAUNCH, "-n", "2", "--dry-run", "--", sys.executable, "-c", show, "a;rm -rf $HOME", "it's", ""]
+    dry = subprocess.run(command, env=ENVIRONMENT | {"XLA_FLAGS": "--a=1 --b"}, capture_output=True, text=True)
+    assert dry.returncode == 0 and "'XLA_FLAGS=--a=1 --b'" in dry.stdout
+    done = subprocess.run(["bash", "-c", dry.stdout], capture_output=True, text=True)
+    assert sorted(done.stdout.splitlines()) == [f"{index} ['a;rm -rf $HOME', \"it's\", '']" for index in range(2)]
