@@ -16,8 +16,8 @@ import pathlib
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from ctxjax.config import ConfigError
 from ctxjax.data import cleaning, corpus, parallel, piecework, preparation, reading, tfds_text
@@ -30,6 +30,14 @@ from ctxjax.text.tokenizer import SETTINGS, Tokenizer
 SHARD_BYTES = 1 << 25
 COUNTED_WORDS = 1 << 19  # distinct words kept while counting, or four times the vocabulary
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+
+
+class Shard(NamedTuple):
+    """A shard's file, and the range [low, high) of the keys of its documents."""
+
+    name: str
+    low: int
+    high: int
 
 
 class NothingUsableError(ConfigError):
@@ -93,11 +101,9 @@ def _build(
     total = 0
     for title, read in (("pieces", inputs), ("pieces-heldout", apart)):
         if read:
-            paths, held = _encode(settings, read, folder, work / title, counts, pool)
-            layout = _layout(held, settings.heldout)
-            if read is apart:
-                layout = {"heldout": [(name.replace("train", "heldout"), *keys) for name, *keys in layout["train"]]}
-            size = sum(report["bytes"] for report in held)
+            paths, report = _encode(settings, read, folder, work / title, counts, pool)
+            layout = make_layout(report, settings.heldout, apart=read is apart)
+            size = report["bytes"]
             total += size
             for split, shards in layout.items():
                 splits[split] = [name for name, _, _ in shards]
@@ -128,22 +134,17 @@ def _encode(
     folder: pathlib.Path,
     counts: dict[str, int],
     pool: Pool,
-) -> tuple[list[pathlib.Path], list[dict[str, Any]]]:
-    """The files of all pieces, tokenised, and the reports of those that hold something."""
+) -> tuple[list[pathlib.Path], dict[str, Any]]:
+    """The files of all pieces, tokenised, and the report of them together."""
     folder.mkdir(exist_ok=True)
     arguments = (settings.field, str(tokenizer))
     paths = _each_piece(inputs, settings.field, pool, "tokenise", folder, counts, encode_piece, arguments)
-    reports = [piecework.read_report(path) for path in paths]
-    fields: set[str] = set()
-    for report in reports:
-        assert report is not None
-        fields.update(report["fields"])
-        for reason, number in report["counts"].items():
-            cleaning.add(counts, reason, number)
-    held = [report for report in reports if report and report["documents"]]
-    if not held:
-        raise _nothing(counts, fields, settings.field)
-    return paths, held
+    report = piecework.merge_reports(report for path in paths if (report := piecework.read_report(path)))
+    for reason, number in report["counts"].items():
+        cleaning.add(counts, reason, number)
+    if not report["documents"]:
+        raise nothing_left(counts, report["fields"], settings.field)
+    return paths, report
 
 
 def _tokenizer(
@@ -173,19 +174,14 @@ def _learn(
     pool: Pool,
 ) -> Tokenizer:
     """A vocabulary of the training documents."""
-    from ctxjax.text import learning, words
-    from ctxjax.text.wordpiece import WordPiece
-
-    kind, size, lowercase = plan["tokenizer"], plan["vocab_size"], plan["lowercase"]
-    split, marked = plan.get("word_split", "rules"), plan.get("marked", "")
     folder = work / f"words-{heldout}"
     folder.mkdir(exist_ok=True)
-    arguments = (settings.field, kind, lowercase, split, heldout, marked)
     reasons: dict[str, int] = {}
+    arguments = (settings.field, counting(plan, heldout))
     paths = _each_piece(inputs, settings.field, pool, "count words", folder, reasons, count_piece, arguments)
     counts: dict[str, int] = {}
     fields: set[str] = set()
-    limit, floor = max(COUNTED_WORDS, 4 * size), 0
+    limit, floor = most_words(plan), 0
     for path in paths:
         report, pairs = piecework.read_counts(path)
         fields.update(report["fields"])
@@ -199,26 +195,46 @@ def _learn(
     if not counts and heldout:
         return _learn(settings, inputs, plan, 0.0, work, pool)  # so few documents that all of them fell on that side
     if not counts:
-        raise _nothing(reasons, fields, settings.field)
-    _say(f"learning {kind} vocabulary from {sum(counts.values()):,} words, {len(counts):,} distinct")
-    if kind == "words":
-        pieces = words.learn_pieces(counts, size, settings.min_count)
-        made: Tokenizer = words.Words(pieces, lowercase, split, marked=marked)
-    elif kind == "bpe":
-        from ctxjax.text import bpe, bpe_learning
-
-        made = bpe.BPE(*bpe_learning.learn_pieces(counts, size), lowercase)
-    elif kind == "byte_bpe":
-        from ctxjax.text import byte_bpe, byte_learning
-
-        made = byte_bpe.ByteBPE(*byte_learning.learn_pieces(counts, size), lowercase)
-    else:
-        made = WordPiece(learning.learn_pieces(counts, size), lowercase)
+        raise nothing_left(reasons, fields, settings.field)
+    made = learn(counts, plan)
     shutil.rmtree(folder)
     return made
 
 
-def _nothing(counts: dict[str, int], fields: set[str], field: str) -> NothingUsableError:
+def counting(plan: dict[str, Any], heldout: float) -> piecework.Counting:
+    """How the words are counted of which the vocabulary of a plan is learned."""
+    split, marked = plan.get("word_split", "rules"), plan.get("marked", "")
+    return piecework.Counting(plan["tokenizer"], plan["lowercase"], split, heldout, marked)
+
+
+def most_words(plan: dict[str, Any]) -> int:
+    """Distinct words that a vocabulary is learned from at most."""
+    return max(COUNTED_WORDS, 4 * plan["vocab_size"])
+
+
+def learn(counts: dict[str, int], plan: dict[str, Any]) -> Tokenizer:
+    """The tokenizer of a plan, learned from words and their counts."""
+    from ctxjax.text import learning, words
+    from ctxjax.text.wordpiece import WordPiece
+
+    kind, size, lowercase = plan["tokenizer"], plan["vocab_size"], plan["lowercase"]
+    _say(f"learning {kind} vocabulary from {sum(counts.values()):,} words, {len(counts):,} distinct")
+    if kind == "words":
+        pieces = words.learn_pieces(counts, size, plan["min_count"])
+        return words.Words(pieces, lowercase, plan["word_split"], marked=plan.get("marked", ""))
+    if kind == "bpe":
+        from ctxjax.text import bpe, bpe_learning
+
+        return bpe.BPE(*bpe_learning.learn_pieces(counts, size), lowercase)
+    if kind == "byte_bpe":
+        from ctxjax.text import byte_bpe, byte_learning
+
+        return byte_bpe.ByteBPE(*byte_learning.learn_pieces(counts, size), lowercase)
+    return WordPiece(learning.learn_pieces(counts, size), lowercase)
+
+
+def nothing_left(counts: dict[str, int], fields: Collection[str], field: str) -> NothingUsableError:
+    """What is said of inputs of which nothing is left."""
     reasons = ", ".join(f"{counts[reason]} {reason}" for reason in cleaning.DROPPED if counts.get(reason))
     hint = ""
     if fields and counts.get(cleaning.NO_FIELD):
@@ -226,21 +242,26 @@ def _nothing(counts: dict[str, int], fields: set[str], field: str) -> NothingUsa
     return NothingUsableError(f"nothing usable is left of the inputs ({reasons or 'no words'}){hint}")
 
 
-def _layout(reports: Sequence[dict[str, Any]], heldout: float) -> dict[str, list[tuple[str, int, int]]]:
-    """Shard names and ranges of keys of each split. With two documents or more neither split is empty."""
-    first, last = min(r["first"] for r in reports), max(r["last"] for r in reports)
+def make_layout(report: dict[str, Any], heldout: float, apart: bool = False) -> dict[str, list[Shard]]:
+    """Shard names and ranges of keys of each split. With two documents or more neither split is empty.
+
+    Args:
+      report: of all pieces together.
+      heldout: share of the documents that is held out.
+      apart: the documents are those of `--heldout_input`, all of them held out.
+    """
+    first, last = report["first"], report["last"]
     border = piecework.heldout_below(heldout)
     if heldout and first < last:
         border = min(max(border, first + 1), last)
     elif first == last:
         border = 0
-    total = sum(report["bytes"] for report in reports)
     made = {}
-    for split, low, high in (("train", border, piecework.KEYS), ("heldout", 0, border)):
-        number = max(1, math.ceil(total * (high - low) / piecework.KEYS / SHARD_BYTES))
+    for split, low, high in (("heldout" if apart else "train", border, piecework.KEYS), ("heldout", 0, border)):
+        number = max(1, math.ceil(report["bytes"] * (high - low) / piecework.KEYS / SHARD_BYTES))
         edges = [low + (high - low) * i // number for i in range(number + 1)]
         if high > low:
-            made[split] = [(corpus.shard_name(split, i, number), edges[i], edges[i + 1]) for i in range(number)]
+            made[split] = [Shard(corpus.shard_name(split, i, number), edges[i], edges[i + 1]) for i in range(number)]
     return made
 
 

@@ -31,6 +31,7 @@ _HEADER = struct.Struct("<8sIQ")  # magic, bytes of the report, documents
 _MAGIC = b"CTXPIECE"
 _TOGETHER = 1 << 18  # characters encoded at a time
 _OPEN_FILES = 128
+FIELDS = 50  # names of JSON fields that a report keeps
 
 
 class Document(NamedTuple):
@@ -80,40 +81,47 @@ def _key(text: str) -> int:
     return xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"))
 
 
-def count_piece(
-    chunks: Sequence[Chunk],
-    path: pathlib.Path,
-    field: str,
-    kind: str,
-    lowercase: bool,
-    split: str,
-    heldout: float,
-    marked: str = "",
-) -> None:
-    """Write the words of a piece's training documents: a line of JSON about it, then `word<TAB>count` lines."""
+class Counting(NamedTuple):
+    """How words are counted to learn a vocabulary: the kind of tokenizer, its options, and the share held out."""
+
+    kind: str
+    lowercase: bool
+    split: str
+    heldout: float
+    marked: str = ""
+
+
+def count_words(chunks: Sequence[Chunk], field: str, how: Counting) -> tuple[dict[str, int], dict[str, Any]]:
+    """The words of the training documents of a piece with their counts, and the report of what was left out."""
     from ctxjax.text import learning, words
 
     counts: dict[str, int] = {}
     reasons: dict[str, int] = {}
     seen: set[str] = set()
-    threshold = heldout_below(heldout)
+    threshold = heldout_below(how.heldout)
     for chunk in chunks:
         for document in documents(chunk, field, reasons, seen):
             if document.key < threshold:
                 continue
-            if kind == "words":
-                words.count_words(document.text, lowercase, split, counts, marked)
-            elif kind == "bpe":
+            if how.kind == "words":
+                words.count_words(document.text, how.lowercase, how.split, counts, how.marked)
+            elif how.kind == "bpe":
                 from ctxjax.text import bpe
 
-                learning.count_words(bpe.plain(document.text), lowercase, counts)
-            elif kind == "byte_bpe":
+                learning.count_words(bpe.plain(document.text), how.lowercase, counts)
+            elif how.kind == "byte_bpe":
                 from ctxjax.text import byte_learning
 
-                byte_learning.count_pretokens(document.text, lowercase, counts)
+                byte_learning.count_pretokens(document.text, how.lowercase, counts)
             else:
-                learning.count_words(document.text, lowercase, counts)
-    lines = [json.dumps({"counts": reasons, "fields": sorted(seen)[:50]}) + "\n"]
+                learning.count_words(document.text, how.lowercase, counts)
+    return counts, {"counts": reasons, "fields": sorted(seen)[:FIELDS]}
+
+
+def count_piece(chunks: Sequence[Chunk], path: pathlib.Path, field: str, how: Counting) -> None:
+    """Write the words of a piece's training documents: a line of JSON about it, then `word<TAB>count` lines."""
+    counts, report = count_words(chunks, field, how)
+    lines = [json.dumps(report) + "\n"]
     lines += [f"{word}\t{count}\n" for word, count in sorted(counts.items())]
     _write(path, "".join(lines).encode("utf-8", "surrogatepass"))
 
@@ -125,8 +133,26 @@ def read_counts(path: pathlib.Path) -> tuple[dict[str, Any], Iterator[tuple[str,
     return json.loads(lines[0]), ((word, int(count)) for word, _, count in pairs)
 
 
-def encode_piece(chunks: Sequence[Chunk], path: pathlib.Path, field: str, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Tokenise a piece into a file of documents sorted by key; returns its report."""
+def floor_of(sizes: Iterable[tuple[int, int]], limit: int) -> int:
+    """The count at or below which words are left out, so that at most `limit` are kept.
+
+    Args:
+      sizes: (count, number of words that have it).
+      limit: of distinct words.
+    """
+    ordered = sorted(sizes)
+    left, floor = sum(number for _, number in ordered), 0
+    for count, number in ordered:
+        if left <= limit:
+            break
+        left, floor = left - number, count
+    return floor
+
+
+def encode_chunks(
+    chunks: Sequence[Chunk], field: str, tokenizer: Tokenizer
+) -> tuple[list[tuple[int, bytes]], dict[str, Any]]:
+    """The (key, record) of every document of a piece, sorted, and the report of it."""
     counts: dict[str, int] = {}
     seen: set[str] = set()
     made: list[tuple[int, bytes]] = []
@@ -142,21 +168,43 @@ def encode_piece(chunks: Sequence[Chunk], path: pathlib.Path, field: str, tokeni
                 held, size = [], 0
     tokens += encode_documents(held, tokenizer, counts, made, pairs)
     made.sort()
-    report = {
+    return made, {
         "documents": len(made),
         "tokens": tokens,
         "bytes": sum(len(record) for _, record in made),
         "first": made[0][0] if made else None,
         "last": made[-1][0] if made else None,
         "counts": counts,
-        "fields": sorted(seen)[:50],
+        "fields": sorted(seen)[:FIELDS],
     }
+
+
+def encode_piece(chunks: Sequence[Chunk], path: pathlib.Path, field: str, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Tokenise a piece into a file of documents sorted by key; returns its report."""
+    made, report = encode_chunks(chunks, field, tokenizer)
     text = json.dumps(report).encode()
     keys = np.array([key for key, _ in made], "<u8")
     sizes = np.array([len(record) for _, record in made], "<u8")
     head = _HEADER.pack(_MAGIC, len(text), len(made))
     _write(path, b"".join([head, text, keys.tobytes(), sizes.tobytes(), *(record for _, record in made)]))
     return report
+
+
+def merge_reports(reports: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The report of several pieces together, in whatever order; of none, that of an empty one."""
+    merged: dict[str, Any] = {"documents": 0, "tokens": 0, "bytes": 0, "first": None, "last": None}
+    counts: dict[str, int] = {}
+    fields: set[str] = set()
+    for report in reports:
+        for name in ("documents", "tokens", "bytes"):
+            merged[name] += report.get(name, 0)
+        for name, least in (("first", min), ("last", max)):
+            known = [value for value in (merged[name], report.get(name)) if value is not None]
+            merged[name] = least(known) if known else None
+        for reason, number in report["counts"].items():
+            cleaning.add(counts, reason, number)
+        fields.update(report["fields"])
+    return merged | {"counts": counts, "fields": sorted(fields)[:FIELDS]}
 
 
 def _sentences(document: Document, whole: bool) -> list[str]:
@@ -292,7 +340,7 @@ def write_range(pieces: Sequence[pathlib.Path], low: int, high: int, path: pathl
         sizes = np.concatenate([part.sizes for part in found])
         order = np.argsort(keys, kind="stable")  # equal keys are equal documents, so their order is of no account
         places = zip(owners[order].tolist(), offsets[order].tolist(), sizes[order].tolist())
-        write_shard(path, _records(_fetch(pieces, places), unk_id))
+        write_shard(path, records(_fetch(pieces, places), unk_id))
     except (struct.error, ValueError) as error:
         where = pieces[0].parent.parent
         raise ConfigError(f"the pieces in {where} are damaged ({error}); delete {where} and run again") from None
@@ -317,7 +365,7 @@ def _fetch(pieces: Sequence[pathlib.Path], places: Iterable[tuple[int, int, int]
             os.close(file)
 
 
-def _records(found: Iterable[bytes], unk_id: int) -> Iterator[bytes]:
+def records(found: Iterable[bytes], unk_id: int) -> Iterator[bytes]:
     """Sections of documents in order, each closed once it holds SECTION_TOKENS."""
     for number, record in enumerate(found):
         whole = decode_section(record)

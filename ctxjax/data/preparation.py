@@ -7,7 +7,7 @@ import dataclasses
 import fcntl
 import json
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ctxjax.config import ConfigError, fingerprint
@@ -39,6 +39,8 @@ class Settings:
     heldout: float = 0.02
     heldout_input: tuple[str, ...] = ()
     workers: int | None = None
+    runner: str | None = None
+    runner_options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not (self.input or self.pairs):
@@ -65,6 +67,10 @@ class Settings:
             )
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"--workers {self.workers} is less than 1")
+        if self.runner_options and not self.runner:
+            raise ConfigError("--runner_options is of a --runner of Apache Beam; name one, as in --runner DataflowRunner")
+        if "://" in self.output and not self.runner:
+            raise ConfigError(f"--output {self.output} is no folder of this machine; give --runner, or a folder")
 
 
 def given_tokenizer(settings: Settings) -> Tokenizer | None:
@@ -86,12 +92,15 @@ def given_tokenizer(settings: Settings) -> Tokenizer | None:
     return tokenizer
 
 
-def find_inputs(settings: Settings, given: Sequence[str]) -> list[reading.Input]:
+def find_inputs(
+    settings: Settings, given: Sequence[str], digests: Callable[[Sequence[str]], Mapping[str, str]] | None = None
+) -> list[reading.Input]:
     """Every source of text with its format and digest.
 
     Args:
       settings: format, field and output.
       given: `settings.input` or `settings.heldout_input`.
+      digests: as `reading.describe` takes it.
 
     Raises:
       ConfigError: an input that is missing, cannot be read, or lies in the output folder.
@@ -99,7 +108,7 @@ def find_inputs(settings: Settings, given: Sequence[str]) -> list[reading.Input]
     output = pathlib.Path(settings.output).resolve()
     names = [item for item in given if item.startswith(tfds_text.PREFIX)]
     files = [item for item in given if item not in names]
-    found = reading.describe(reading.find_files(files), settings.format) if files else []
+    found = reading.describe(reading.find_files(files), settings.format, digests) if files else []
     _outside(output, *(item.path for item in found))
     return found + [tfds_text.describe(name, settings.field) for name in names]
 
