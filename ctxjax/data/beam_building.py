@@ -44,6 +44,7 @@ def prepare(settings: Settings) -> dict[str, Any]:
     Raises:
       ConfigError: as there, or a runner that there is not.
     """
+    _check_runner(settings)
     with contextlib.ExitStack() as stack:
         remote = "://" in settings.output
         here = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()) if remote else settings.output)
@@ -72,6 +73,19 @@ def prepare(settings: Settings) -> dict[str, Any]:
         return manifest
 
 
+def _check_runner(settings: Settings) -> None:
+    from apache_beam.runners import create_runner
+
+    try:
+        create_runner(settings.runner)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise ConfigError(f"--runner {settings.runner} cannot be used ({error})") from None
+    if settings.workers and settings.runner != "DirectRunner":
+        raise ConfigError(
+            f"--workers is of this machine; give {settings.runner} an option of its own in --runner_options"
+        )
+
+
 def _build(
     work: _Work,
     inputs: Sequence[reading.Input],
@@ -94,8 +108,10 @@ def _build(
         for title, read in (("input", inputs), ("heldout_input", apart)):
             if read:
                 found = beam_work.encode(pipeline, title, read, field, str(saved), work.remote)
-                layout = found.report | f"{title} layout" >> beam.Map(beam_work.layout, heldout, read is apart)
-                made = beam_work.write(title, found.documents, layout, work.settings.output, work.folder, tokenizer.unk_id)
+                about = (heldout, read is apart, building.SHARD_BYTES)
+                layout = found.report | f"{title} layout" >> beam.Map(beam_work.layout, *about)
+                places = (work.settings.output, work.folder)
+                made = beam_work.write(title, found.documents, layout, *places, tokenizer.unk_id)
                 work.keep(found.report, f"report-{title}")
                 work.keep(layout, f"layout-{title}")
                 work.keep(made, f"shards-{title}")
@@ -190,8 +206,6 @@ class _Work:
         if not any(option.startswith("job_name=") for option in self.settings.runner_options):
             flags.append(f"--job_name=prepare-{title}")
         if runner != "DirectRunner":
-            if workers:
-                raise ConfigError(f"--workers is of this machine; give {runner} its own option in --runner_options")
             return PipelineOptions([f"--runner={runner}", *flags])
         workers = workers or len(os.sched_getaffinity(0))
         mode = "multi_processing" if workers > 1 else "in_memory"

@@ -79,11 +79,11 @@ def encode(
     return Encoded(found["documents"], _merged(title, read, found[_REPORT]))
 
 
-def layout(report: dict[str, Any], heldout: float, apart: bool) -> dict[str, list[list[Any]]]:
+def layout(report: dict[str, Any], heldout: float, apart: bool, shard_bytes: int) -> dict[str, list[list[Any]]]:
     """The shards of every split as lists [name, low, high]; none where there is no document."""
     if not report["documents"]:
         return {}
-    made = building.make_layout(report, heldout, apart)
+    made = building.make_layout(report, heldout, apart, shard_bytes)
     return {split: [list(shard) for shard in shards] for split, shards in made.items()}
 
 

@@ -102,7 +102,7 @@ def _build(
     for title, read in (("pieces", inputs), ("pieces-heldout", apart)):
         if read:
             paths, report = _encode(settings, read, folder, work / title, counts, pool)
-            layout = make_layout(report, settings.heldout, apart=read is apart)
+            layout = make_layout(report, settings.heldout, read is apart, SHARD_BYTES)
             size = report["bytes"]
             total += size
             for split, shards in layout.items():
@@ -242,13 +242,16 @@ def nothing_left(counts: dict[str, int], fields: Collection[str], field: str) ->
     return NothingUsableError(f"nothing usable is left of the inputs ({reasons or 'no words'}){hint}")
 
 
-def make_layout(report: dict[str, Any], heldout: float, apart: bool = False) -> dict[str, list[Shard]]:
+def make_layout(
+    report: dict[str, Any], heldout: float, apart: bool, shard_bytes: int
+) -> dict[str, list[Shard]]:
     """Shard names and ranges of keys of each split. With two documents or more neither split is empty.
 
     Args:
       report: of all pieces together.
       heldout: share of the documents that is held out.
       apart: the documents are those of `--heldout_input`, all of them held out.
+      shard_bytes: of records in a shard, about.
     """
     first, last = report["first"], report["last"]
     border = piecework.heldout_below(heldout)
@@ -258,7 +261,7 @@ def make_layout(report: dict[str, Any], heldout: float, apart: bool = False) -> 
         border = 0
     made = {}
     for split, low, high in (("heldout" if apart else "train", border, piecework.KEYS), ("heldout", 0, border)):
-        number = max(1, math.ceil(report["bytes"] * (high - low) / piecework.KEYS / SHARD_BYTES))
+        number = max(1, math.ceil(report["bytes"] * (high - low) / piecework.KEYS / shard_bytes))
         edges = [low + (high - low) * i // number for i in range(number + 1)]
         if high > low:
             made[split] = [Shard(corpus.shard_name(split, i, number), edges[i], edges[i + 1]) for i in range(number)]
