@@ -100,18 +100,19 @@ def _build(
         tokenizer = open_tokenizer(saved)
     tokenizer = tokenizer or _learn(work, inputs, plan["settings"], heldout)
     tokenizer.save(saved)
-    field = work.settings.field
+    selection = work.settings.selection
+    once = selection.duplicates != "keep"
     shards: dict[str, dict[str, Any]] = {}
     splits: dict[str, list[str]] = {}
     reports: list[dict[str, Any]] = []
     with work.pipeline("shards") as pipeline:
         for title, read in (("input", inputs), ("heldout_input", apart)):
             if read:
-                found = beam_work.encode(pipeline, title, read, field, str(saved), work.remote)
+                found = beam_work.encode(pipeline, title, read, selection, str(saved), work.remote)
                 about = (heldout, read is apart, building.SHARD_BYTES)
                 layout = found.report | f"{title} layout" >> beam.Map(beam_work.layout, *about)
                 places = (work.settings.output, work.folder)
-                made = beam_work.write(title, found.documents, layout, *places, tokenizer.unk_id)
+                made = beam_work.write(title, found, layout, *places, tokenizer.unk_id, once)
                 work.keep(found.report, f"report-{title}")
                 work.keep(layout, f"layout-{title}")
                 work.keep(made, f"shards-{title}")
@@ -119,13 +120,14 @@ def _build(
         if read:
             (report,), (layout,) = work.results(f"report-{title}"), work.results(f"layout-{title}")
             if not report["documents"]:
-                raise building.nothing_left(report["counts"], report["fields"], field)
+                raise building.nothing_left(report["counts"], report["fields"], selection.field)
             reports.append(report)
             shards |= {about["name"]: about for about in work.results(f"shards-{title}")}
             for split, ranges in layout.items():
                 splits[split] = [name for name, _, _ in ranges]
     counts = piecework.merge_reports(reports)["counts"]
-    cleaning.add(counts, cleaning.DUPLICATES, sum(about["duplicates"] for about in shards.values()))
+    for about in shards.values():
+        building.count_duplicates(counts, piecework.Duplicates(**about["duplicates"]), once)
     manifest = corpus.finish(
         work.here,
         tokenizer,
@@ -143,7 +145,7 @@ def _learn(work: _Work, inputs: Sequence[reading.Input], plan: dict[str, Any], h
     """A vocabulary of the training documents."""
     limit = building.most_words(plan)
     with work.pipeline("words") as pipeline:
-        found = beam_work.count(pipeline, inputs, work.settings.field, building.counting(plan, heldout), limit)
+        found = beam_work.count(pipeline, inputs, work.settings.selection, building.counting(plan, heldout), limit)
         work.keep(found.words, "words")
         work.keep(found.report, "report-words")
     counts = dict(sorted(work.results("words")))

@@ -27,14 +27,15 @@ from ctxjax.text import open_tokenizer
 from ctxjax.text.tokenizer import Tokenizer
 
 _ROWS = 1 << 16  # of a dataset, read by one worker at a time
-_REPORT = "report"
+_REPORT, _BANDS = "report", "bands"
 
 
 class Encoded(NamedTuple):
-    """Documents as (key, record), and one report of them all."""
+    """Documents as (key, record), one report of them all, and (band, key) of each where near ones are looked for."""
 
     documents: Any
     report: Any
+    bands: Any
 
 
 class Counted(NamedTuple):
@@ -51,11 +52,11 @@ def digests(pipeline: Any, files: Sequence[str]) -> Any:
 
 
 def count(
-    pipeline: Any, inputs: Sequence[reading.Input], field: str, how: piecework.Counting, limit: int
+    pipeline: Any, inputs: Sequence[reading.Input], selection: piecework.Selection, how: piecework.Counting, limit: int
 ) -> Counted:
     """The words of the training documents, the rarest left out until there are at most `limit`."""
-    pieces, read = _pieces(pipeline, "input", inputs, field)
-    found = pieces | "count words" >> beam.ParDo(_Count(field, how)).with_outputs(_REPORT, main="words")
+    pieces, read = _pieces(pipeline, "input", inputs, selection.field)
+    found = pieces | "count words" >> beam.ParDo(_Count(selection, how)).with_outputs(_REPORT, main="words")
     totals = found["words"] | beam.CombinePerKey(sum)
     sizes = totals | beam.Values() | beam.combiners.Count.PerElement() | beam.combiners.ToList()
     floor = sizes | "floor" >> beam.Map(piecework.floor_of, limit)
@@ -67,16 +68,17 @@ def encode(
     pipeline: Any,
     title: str,
     inputs: Sequence[reading.Input],
-    field: str,
+    selection: piecework.Selection,
     tokenizer: str,
     remote: bool,
 ) -> Encoded:
     """Every document of the inputs, tokenised."""
-    pieces, read = _pieces(pipeline, title, inputs, field)
+    pieces, read = _pieces(pipeline, title, inputs, selection.field)
     files = {path.name: path.read_bytes() for path in pathlib.Path(tokenizer).iterdir()} if remote else {}
-    work = _Encode(field, tokenizer, files)
-    found = pieces | f"{title} tokenise" >> beam.ParDo(work).with_outputs(_REPORT, main="documents")
-    return Encoded(found["documents"], _merged(title, read, found[_REPORT]))
+    work = _Encode(selection, tokenizer, files)
+    found = pieces | f"{title} tokenise" >> beam.ParDo(work).with_outputs(_REPORT, _BANDS, main="documents")
+    bands = found[_BANDS] if selection.duplicates == "near" else None
+    return Encoded(found["documents"], _merged(title, read, found[_REPORT]), bands)
 
 
 def layout(report: dict[str, Any], heldout: float, apart: bool, shard_bytes: int) -> dict[str, list[list[Any]]]:
@@ -87,20 +89,33 @@ def layout(report: dict[str, Any], heldout: float, apart: bool, shard_bytes: int
     return {split: [list(shard) for shard in shards] for split, shards in made.items()}
 
 
-def write(title: str, documents: Any, layout: Any, output: str, folder: str, unk_id: int) -> Any:
+def write(title: str, found: Encoded, layout: Any, output: str, folder: str, unk_id: int, once: bool) -> Any:
     """Write every document into its shard; gives what there is to say of each shard.
 
     Args:
       title: names the steps.
-      documents: (key, record).
+      found: of `encode`.
       layout: of this part of the corpus, one element.
       output: folder of the shards. folder: of what is counted in them.
       unk_id: of the tokenizer.
+      once: write equal documents once.
     """
-    placed = documents | f"{title} place" >> beam.Map(_place, beam.pvalue.AsSingleton(layout))
-    empty = layout | f"{title} shards" >> beam.FlatMap(lambda splits: [(name, None) for name in _names(splits)])
-    grouped = (placed, empty) | f"{title} join" >> beam.Flatten() | f"{title} gather" >> beam.GroupByKey()
-    return grouped | f"{title} write" >> beam.Map(_write, output, folder, unk_id)
+    ranges = beam.pvalue.AsSingleton(layout)
+    parts = [found.documents | f"{title} place" >> beam.Map(_place, ranges)]
+    parts.append(layout | f"{title} shards" >> beam.FlatMap(lambda splits: [(name, None) for name in _names(splits)]))
+    if found.bands is not None:
+        groups = found.bands | f"{title} bands" >> beam.GroupByKey()
+        later = groups | f"{title} later" >> beam.FlatMap(_later) | f"{title} each once" >> beam.Distinct()
+        marks = later | f"{title} marks" >> beam.Map(lambda key: (key, b""))  # no document is that short
+        parts.append(marks | f"{title} mark" >> beam.Map(_place, ranges))
+    grouped = parts | f"{title} join" >> beam.Flatten() | f"{title} gather" >> beam.GroupByKey()
+    return grouped | f"{title} write" >> beam.Map(_write, output, folder, unk_id, once)
+
+
+def _later(group: tuple[bytes, Iterable[bytes]]) -> Iterator[bytes]:
+    """The keys of a band but for the smallest; they are gone through twice, never held."""
+    least = min(group[1])
+    return (key for key in group[1] if key != least)
 
 
 def _names(splits: dict[str, list[list[Any]]]) -> Iterator[str]:
@@ -115,12 +130,18 @@ def _place(document: tuple[bytes, bytes], splits: dict[str, list[list[Any]]]) ->
     raise AssertionError("a key of no shard")
 
 
-def _write(group: tuple[str, Iterable[tuple[bytes, bytes] | None]], output: str, folder: str, unk_id: int) -> Any:
-    """One shard, its documents in the order of their keys; equal ones are held once and written as often as they are."""
+def _write(
+    group: tuple[str, Iterable[tuple[bytes, bytes] | None]], output: str, folder: str, unk_id: int, once: bool
+) -> dict[str, Any]:
+    """One shard, its documents in the order of their keys; equal ones are held once."""
     name, documents = group
     numbers: collections.Counter[tuple[bytes, bytes]] = collections.Counter()
     numbers.update(document for document in documents if document is not None)
-    found = (record for (_, record), number in sorted(numbers.items()) for _ in range(number))
+    marked = {key for key, record in numbers if not record}
+    near = sum(number for (key, record), number in numbers.items() if record and key in marked)
+    kept = sorted((document, number) for document, number in numbers.items() if document[0] not in marked)
+    equal = sum(number for _, number in kept) - len({key for (key, _), _ in kept})
+    found = (record for (_, record), number in kept for _ in range(1 if once else number))
     with tempfile.TemporaryDirectory() as place:
         path = pathlib.Path(place, name)
         corpus.write_shard(path, piecework.records(found, unk_id))
@@ -130,7 +151,7 @@ def _write(group: tuple[str, Iterable[tuple[bytes, bytes] | None]], output: str,
         put(path.with_suffix(".npz"), f"{folder}/counts/{name}.npz")
         file = corpus.describe_file(path)
         put(path, f"{output}/{name}")
-    return {"name": name, "file": file, "duplicates": numbers.total() - len({key for key, _ in numbers})}
+    return {"name": name, "file": file, "duplicates": piecework.Duplicates(equal, near)._asdict()}
 
 
 def put(path: pathlib.Path, target: str) -> None:
@@ -204,11 +225,11 @@ class _Read(beam.DoFn):
 class _Count(beam.DoFn):
     """A piece of work to words and their counts."""
 
-    def __init__(self, field: str, how: piecework.Counting):
-        self.field, self.how = field, how
+    def __init__(self, selection: piecework.Selection, how: piecework.Counting):
+        self.selection, self.how = selection, how
 
     def process(self, piece: list[tuple[Any, ...]]) -> Iterator[Any]:
-        counts, report = piecework.count_words([reading.Chunk(*chunk) for chunk in piece], self.field, self.how)
+        counts, report = piecework.count_words([reading.Chunk(*chunk) for chunk in piece], self.selection, self.how)
         yield from counts.items()
         yield beam.pvalue.TaggedOutput(_REPORT, report)
 
@@ -216,15 +237,18 @@ class _Count(beam.DoFn):
 class _Encode(beam.DoFn):
     """A piece of work to (key, record) of its documents."""
 
-    def __init__(self, field: str, tokenizer: str, files: dict[str, bytes]):
-        self.field, self.tokenizer, self.files = field, tokenizer, tuple(sorted(files.items()))
+    def __init__(self, selection: piecework.Selection, tokenizer: str, files: dict[str, bytes]):
+        self.selection, self.tokenizer, self.files = selection, tokenizer, tuple(sorted(files.items()))
 
     def process(self, piece: list[tuple[Any, ...]]) -> Iterator[Any]:
         opened = _open_once(self.tokenizer, self.files)
-        made, report = piecework.encode_chunks([reading.Chunk(*chunk) for chunk in piece], self.field, opened)
-        for key, record in made:
+        made = piecework.encode_chunks([reading.Chunk(*chunk) for chunk in piece], self.selection, opened)
+        for key, record in made.documents:
             yield key.to_bytes(8, "big"), record
-        yield beam.pvalue.TaggedOutput(_REPORT, report)
+        for key, *bands in made.bands.tolist() if made.bands is not None else ():
+            for number, band in enumerate(bands):
+                yield beam.pvalue.TaggedOutput(_BANDS, (bytes([number]) + band.to_bytes(8, "big"), key.to_bytes(8, "big")))
+        yield beam.pvalue.TaggedOutput(_REPORT, made.report)
 
 
 @functools.lru_cache(1)

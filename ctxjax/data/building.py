@@ -19,8 +19,10 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ctxjax.config import ConfigError
-from ctxjax.data import cleaning, corpus, parallel, piecework, preparation, reading, tfds_text
+from ctxjax.data import cleaning, corpus, duplicates, parallel, piecework, preparation, reading, tfds_text
 from ctxjax.data.arrays import replace
 from ctxjax.data.preparation import Settings
 from ctxjax.data.workers import Pool
@@ -98,25 +100,27 @@ def _build(
     stats.mkdir(exist_ok=True)
     splits: dict[str, list[str]] = {}
     tasks: list[tuple[Any, ...]] = []
-    total = 0
+    total, once = 0, settings.duplicates != "keep"
     for title, read in (("pieces", inputs), ("pieces-heldout", apart)):
         if read:
             paths, report = _encode(settings, read, folder, work / title, counts, pool)
             layout = make_layout(report, settings.heldout, read is apart, SHARD_BYTES)
             size = report["bytes"]
             total += size
+            without = _near_duplicates(paths, work / f"{title}.later.npy") if settings.duplicates == "near" else None
             for split, shards in layout.items():
                 splits[split] = [name for name, _, _ in shards]
-                for name, low, high in shards:
-                    share = size * (high - low) // piecework.KEYS
-                    tasks.append((share, (paths, low, high, output / name, stats / f"{name}.json", tokenizer.unk_id)))
+                for shard in shards:
+                    share = size * (shard.high - shard.low) // piecework.KEYS
+                    places = (output / shard.name, stats / f"{shard.name}.json")
+                    tasks.append((share, (paths, shard, *places, tokenizer.unk_id, once, without)))
     with _bar(total, "shards", "B") as bar:
         for share, arguments in tasks:
-            if not arguments[4].exists():
+            if not arguments[3].exists():
                 pool.submit(write_range, arguments, functools.partial(_advance, bar, share))
         pool.drain()
     for _, arguments in tasks:
-        cleaning.add(counts, cleaning.DUPLICATES, json.loads(arguments[4].read_text())["duplicates"])
+        count_duplicates(counts, piecework.Duplicates(**json.loads(arguments[3].read_text())), once)
     return corpus.finish(
         output,
         tokenizer,
@@ -125,6 +129,21 @@ def _build(
         repaired={reason: counts[reason] for reason in cleaning.REPAIRED if reason in counts},
         **plan,
     )
+
+
+def _near_duplicates(pieces: Sequence[pathlib.Path], path: pathlib.Path) -> pathlib.Path:
+    """The file of the keys of documents that are left out."""
+    if not path.exists():
+        part = path.with_suffix(".part.npy")
+        np.save(part, duplicates.later([piecework.bands_of(piece) for piece in pieces]))
+        replace(part, path)
+    return path
+
+
+def count_duplicates(counts: cleaning.Counts, found: piecework.Duplicates, once: bool) -> None:
+    """Add those of a shard to what was left out or, where they were kept, to what was repaired."""
+    cleaning.add(counts, cleaning.EQUAL if once else cleaning.DUPLICATES, found.equal)
+    cleaning.add(counts, cleaning.NEAR, found.near)
 
 
 def _encode(
@@ -137,7 +156,7 @@ def _encode(
 ) -> tuple[list[pathlib.Path], dict[str, Any]]:
     """The files of all pieces, tokenised, and the report of them together."""
     folder.mkdir(exist_ok=True)
-    arguments = (settings.field, str(tokenizer))
+    arguments = (settings.selection, str(tokenizer))
     paths = _each_piece(inputs, settings.field, pool, "tokenise", folder, counts, encode_piece, arguments)
     report = piecework.merge_reports(report for path in paths if (report := piecework.read_report(path)))
     for reason, number in report["counts"].items():
@@ -177,7 +196,7 @@ def _learn(
     folder = work / f"words-{heldout}"
     folder.mkdir(exist_ok=True)
     reasons: dict[str, int] = {}
-    arguments = (settings.field, counting(plan, heldout))
+    arguments = (settings.selection, counting(plan, heldout))
     paths = _each_piece(inputs, settings.field, pool, "count words", folder, reasons, count_piece, arguments)
     counts: dict[str, int] = {}
     fields: set[str] = set()
@@ -315,9 +334,11 @@ def count_piece(*arguments: Any) -> None:
     piecework.count_piece(*arguments)
 
 
-def encode_piece(chunks: Sequence[reading.Chunk], path: pathlib.Path, field: str, folder: str) -> int:
+def encode_piece(
+    chunks: Sequence[reading.Chunk], path: pathlib.Path, selection: piecework.Selection, folder: str
+) -> int:
     """Returns the number of tokens."""
-    return piecework.encode_piece(chunks, path, field, _open_once(folder))["tokens"]
+    return piecework.encode_piece(chunks, path, selection, _open_once(folder))["tokens"]
 
 
 @functools.lru_cache(1)
@@ -326,11 +347,22 @@ def _open_once(folder: str) -> Tokenizer:
 
 
 def write_range(
-    pieces: Sequence[pathlib.Path], low: int, high: int, path: pathlib.Path, stat: pathlib.Path, unk_id: int
+    pieces: Sequence[pathlib.Path],
+    shard: Shard,
+    path: pathlib.Path,
+    stat: pathlib.Path,
+    unk_id: int,
+    once: bool,
+    without: pathlib.Path | None,
 ) -> None:
-    duplicates = piecework.write_range(pieces, low, high, path, unk_id)
+    keys = None
+    if without is not None:
+        keys = np.load(without, mmap_mode="r").view(np.ndarray)
+        low, high = (int(np.searchsorted(keys, np.uint64(min(edge, piecework.KEYS - 1)))) for edge in shard[1:])
+        keys = np.array(keys[low : high + 1])
+    found = piecework.write_range(pieces, shard.low, shard.high, path, unk_id, once, keys)
     part = stat.with_suffix(".part")
-    part.write_text(json.dumps({"duplicates": duplicates}))
+    part.write_text(json.dumps(found._asdict()))
     replace(part, stat)
 
 

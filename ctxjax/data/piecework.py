@@ -19,7 +19,7 @@ import xxhash
 from jaxtyping import Int, UInt64
 
 from ctxjax.config import ConfigError
-from ctxjax.data import cleaning, parallel
+from ctxjax.data import cleaning, duplicates, filters, parallel
 from ctxjax.data.arrays import replace
 from ctxjax.data.reading import DOCUMENT_BYTES, Chunk
 from ctxjax.data.shards import SECTION_TOKENS, decode_section, encode_section, write_shard
@@ -41,6 +41,27 @@ class Document(NamedTuple):
     text: str
     lines: list[str] | None
     pair: bool = False
+
+
+class Selection(NamedTuple):
+    """Which documents are taken from the inputs: the field of records, the rules, and what becomes of duplicates."""
+
+    field: str = "text"
+    rules: filters.Filters = filters.Filters()
+    duplicates: str = "keep"
+
+
+def selected(chunk: Chunk, selection: Selection, counts: cleaning.Counts, seen: set[str]) -> Iterator[Document]:
+    """The documents of a chunk that no rule rejects; others are counted."""
+    found = documents(chunk, selection.field, counts, seen)
+    if not selection.rules.given():
+        yield from found
+        return
+    for document in found:
+        if reason := selection.rules.rejects(document.text):
+            cleaning.add(counts, reason)
+        else:
+            yield document
 
 
 def documents(chunk: Chunk, field: str, counts: cleaning.Counts, seen: set[str]) -> Iterator[Document]:
@@ -91,7 +112,7 @@ class Counting(NamedTuple):
     marked: str = ""
 
 
-def count_words(chunks: Sequence[Chunk], field: str, how: Counting) -> tuple[dict[str, int], dict[str, Any]]:
+def count_words(chunks: Sequence[Chunk], selection: Selection, how: Counting) -> tuple[dict[str, int], dict[str, Any]]:
     """The words of the training documents of a piece with their counts, and the report of what was left out."""
     from ctxjax.text import learning, words
 
@@ -100,7 +121,7 @@ def count_words(chunks: Sequence[Chunk], field: str, how: Counting) -> tuple[dic
     seen: set[str] = set()
     threshold = heldout_below(how.heldout)
     for chunk in chunks:
-        for document in documents(chunk, field, reasons, seen):
+        for document in selected(chunk, selection, reasons, seen):
             if document.key < threshold:
                 continue
             if how.kind == "words":
@@ -118,9 +139,9 @@ def count_words(chunks: Sequence[Chunk], field: str, how: Counting) -> tuple[dic
     return counts, {"counts": reasons, "fields": sorted(seen)[:FIELDS]}
 
 
-def count_piece(chunks: Sequence[Chunk], path: pathlib.Path, field: str, how: Counting) -> None:
+def count_piece(chunks: Sequence[Chunk], path: pathlib.Path, selection: Selection, how: Counting) -> None:
     """Write the words of a piece's training documents: a line of JSON about it, then `word<TAB>count` lines."""
-    counts, report = count_words(chunks, field, how)
+    counts, report = count_words(chunks, selection, how)
     lines = [json.dumps(report) + "\n"]
     lines += [f"{word}\t{count}\n" for word, count in sorted(counts.items())]
     _write(path, "".join(lines).encode("utf-8", "surrogatepass"))
@@ -149,26 +170,41 @@ def floor_of(sizes: Iterable[tuple[int, int]], limit: int) -> int:
     return floor
 
 
-def encode_chunks(
-    chunks: Sequence[Chunk], field: str, tokenizer: Tokenizer
-) -> tuple[list[tuple[int, bytes]], dict[str, Any]]:
-    """The (key, record) of every document of a piece, sorted, and the report of it."""
+class Encoded(NamedTuple):
+    """A piece, tokenised.
+
+    Attributes:
+      documents: (key, record) of every document, sorted.
+      report: how many there are, and what was left out or repaired.
+      bands: rows of key and bands of every document that has a token; None unless near duplicates are looked for.
+    """
+
+    documents: list[tuple[int, bytes]]
+    report: dict[str, Any]
+    bands: UInt64[np.ndarray, "n bands1"] | None
+
+
+def encode_chunks(chunks: Sequence[Chunk], selection: Selection, tokenizer: Tokenizer) -> Encoded:
+    """Tokenise the documents of a piece."""
     counts: dict[str, int] = {}
     seen: set[str] = set()
     made: list[tuple[int, bytes]] = []
     held: list[tuple[int, list[str]]] = []
+    bands: dict[int, np.ndarray] = {}
     size = tokens = 0
     pairs = any(chunk.format == parallel.FORMAT for chunk in chunks)  # then all are
     for chunk in chunks:
-        for document in documents(chunk, field, counts, seen):
+        for document in selected(chunk, selection, counts, seen):
             held.append((document.key, _sentences(document, tokenizer.keeps_space)))
+            if selection.duplicates == "near" and document.key not in bands:
+                bands[document.key] = duplicates.bands(document.text)
             size += len(document.text)
             if size >= _TOGETHER:
                 tokens += encode_documents(held, tokenizer, counts, made, pairs)
                 held, size = [], 0
     tokens += encode_documents(held, tokenizer, counts, made, pairs)
     made.sort()
-    return made, {
+    report = {
         "documents": len(made),
         "tokens": tokens,
         "bytes": sum(len(record) for _, record in made),
@@ -177,17 +213,31 @@ def encode_chunks(
         "counts": counts,
         "fields": sorted(seen)[:FIELDS],
     }
+    if selection.duplicates != "near":
+        return Encoded(made, report, None)
+    keys = np.unique(np.array([key for key, _ in made], np.uint64))
+    rows = np.array([bands[key] for key in keys.tolist()], np.uint64).reshape(len(keys), duplicates.BANDS)
+    return Encoded(made, report, np.concatenate([keys[:, None], rows], axis=1))
 
 
-def encode_piece(chunks: Sequence[Chunk], path: pathlib.Path, field: str, tokenizer: Tokenizer) -> dict[str, Any]:
+def encode_piece(
+    chunks: Sequence[Chunk], path: pathlib.Path, selection: Selection, tokenizer: Tokenizer
+) -> dict[str, Any]:
     """Tokenise a piece into a file of documents sorted by key; returns its report."""
-    made, report = encode_chunks(chunks, field, tokenizer)
+    made, report, bands = encode_chunks(chunks, selection, tokenizer)
+    if bands is not None:
+        np.save(bands_of(path), bands)  # before the piece, whose name says that all is there
     text = json.dumps(report).encode()
     keys = np.array([key for key, _ in made], "<u8")
     sizes = np.array([len(record) for _, record in made], "<u8")
     head = _HEADER.pack(_MAGIC, len(text), len(made))
     _write(path, b"".join([head, text, keys.tobytes(), sizes.tobytes(), *(record for _, record in made)]))
     return report
+
+
+def bands_of(path: pathlib.Path) -> pathlib.Path:
+    """Where the bands of a piece lie."""
+    return path.with_name(f"{path.name}.bands.npy")
 
 
 def merge_reports(reports: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -324,14 +374,38 @@ def _read_range(path: pathlib.Path, low: int, high: int) -> _Range:
     return _Range(keys[begin:end], (ends - sizes)[begin:end], sizes[begin:end])
 
 
-def write_range(pieces: Sequence[pathlib.Path], low: int, high: int, path: pathlib.Path, unk_id: int) -> int:
-    """Write the shard of all documents with keys in [low, high), in order; returns how many are duplicates.
+class Duplicates(NamedTuple):
+    """How many documents of a shard are equal to one before, and how many were left out as near duplicates."""
+
+    equal: int
+    near: int
+
+
+def write_range(
+    pieces: Sequence[pathlib.Path],
+    low: int,
+    high: int,
+    path: pathlib.Path,
+    unk_id: int,
+    once: bool = False,
+    without: UInt64[np.ndarray, " n"] | None = None,
+) -> Duplicates:
+    """Write the shard of all documents with keys in [low, high), in order.
 
     Documents are read one by one where they lie; what is held is a few numbers for each.
+
+    Args:
+      pieces: of `encode_piece`.
+      low, high: range of keys.
+      path: of the shard.
+      unk_id: of the tokenizer.
+      once: write equal documents once.
+      without: keys of documents that are left out, sorted.
 
     Raises:
       ConfigError: a piece is not as it was written.
     """
+    near = 0
     try:
         found = [_read_range(piece, low, high) for piece in pieces]
         keys = np.concatenate([part.keys for part in found])
@@ -339,12 +413,18 @@ def write_range(pieces: Sequence[pathlib.Path], low: int, high: int, path: pathl
         offsets = np.concatenate([part.offsets for part in found])
         sizes = np.concatenate([part.sizes for part in found])
         order = np.argsort(keys, kind="stable")  # equal keys are equal documents, so their order is of no account
+        if without is not None:
+            kept = ~np.isin(keys[order], without)
+            near, order = int((~kept).sum()), order[kept]
+        again = np.flatnonzero(np.diff(keys[order]) == 0) + 1
+        if once:
+            order = np.delete(order, again)
         places = zip(owners[order].tolist(), offsets[order].tolist(), sizes[order].tolist())
         write_shard(path, records(_fetch(pieces, places), unk_id))
     except (struct.error, ValueError) as error:
         where = pieces[0].parent.parent
         raise ConfigError(f"the pieces in {where} are damaged ({error}); delete {where} and run again") from None
-    return int((np.diff(keys[order]) == 0).sum())
+    return Duplicates(len(again), near)
 
 
 def _fetch(pieces: Sequence[pathlib.Path], places: Iterable[tuple[int, int, int]]) -> Iterator[bytes]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ctxjax.config import ConfigError, fingerprint
-from ctxjax.data import corpus, parallel, reading, tfds_text
+from ctxjax.data import corpus, duplicates, filters, parallel, piecework, reading, tfds_text
 from ctxjax.data.arrays import replace
 from ctxjax.text import open_tokenizer
 from ctxjax.text.tokenizer import Tokenizer
@@ -38,6 +38,8 @@ class Settings:
     marked: str | None = None
     heldout: float = 0.02
     heldout_input: tuple[str, ...] = ()
+    duplicates: str = "keep"
+    rules: filters.Filters = filters.Filters()
     workers: int | None = None
     runner: str | None = None
     runner_options: tuple[str, ...] = ()
@@ -65,12 +67,22 @@ class Settings:
             raise ConfigError(
                 "--heldout_input says what is held out, so --heldout has nothing to say; leave one of them out"
             )
+        if self.duplicates not in duplicates.KINDS:
+            raise ConfigError(f"--duplicates {self.duplicates} is none of {', '.join(duplicates.KINDS)}")
+        if self.duplicates == "near":
+            duplicates.check()
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"--workers {self.workers} is less than 1")
         if self.runner_options and not self.runner:
             raise ConfigError("--runner_options is of a --runner of Apache Beam; name one, as in --runner DataflowRunner")
         if "://" in self.output and not self.runner:
             raise ConfigError(f"--output {self.output} is no folder of this machine; give --runner, or a folder")
+
+
+    @property
+    def selection(self) -> piecework.Selection:
+        """Which documents are taken."""
+        return piecework.Selection(self.field, self.rules, self.duplicates)
 
 
 def given_tokenizer(settings: Settings) -> Tokenizer | None:
@@ -152,7 +164,10 @@ def make_plan(
     formats = {item.format for item in (*inputs, *heldout)}
     plain = {"sentences", "documents", parallel.FORMAT}  # which have no fields
     field = settings.field if formats - plain else None
-    plan = {"settings": vocabulary | {"heldout": settings.heldout, "field": field}, "inputs": _about(inputs)}
+    chosen = {"heldout": settings.heldout, "field": field}
+    chosen |= {"duplicates": settings.duplicates} if settings.duplicates != "keep" else {}
+    chosen |= json.loads(json.dumps(settings.rules.given()))  # as a manifest gives it back
+    plan = {"settings": vocabulary | chosen, "inputs": _about(inputs)}
     return plan | ({"heldout_inputs": _about(heldout)} if heldout else {})
 
 

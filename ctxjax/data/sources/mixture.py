@@ -41,7 +41,7 @@ class Source:
         self,
         corpus: str | os.PathLike[str] = "",
         split: str = "train",
-        weights: Mapping[str, float] | None = None,
+        weights: Mapping[str, float | int] | None = None,
         of: Mapping[str, Any] | None = None,
     ):
         """Open all corpora.
@@ -154,7 +154,7 @@ class Source:
         return np.pad(np.cumsum(mine, axis=1), ((0, 0), (1, 0)))
 
 
-def _turns(weights: Mapping[str, float]) -> dict[str, int]:
+def _turns(weights: Mapping[str, float | int]) -> dict[str, int]:
     """The smallest whole numbers in the ratio of the weights, as they are written."""
     if min(weights.values()) < 0 or not math.isfinite(sum(weights.values())) or not sum(weights.values()):
         raise ConfigError(f"config.source.weights={dict(weights)} are not shares: none negative, one positive")
