@@ -4,7 +4,8 @@
     python -m ctxjax.prepare --pairs SOURCE TARGET --output DIR
 
 Inputs are files, folders and globs of plain text or JSON lines (each also .gz .bz2 .xz .zst), or
-`tfds:NAME[/config][:split]`. `--runner` does it on many machines. The same command continues after a kill. docs/data.md has the formats and the guarantees.
+`tfds:NAME[/config][:split]`. `--runner` does it on many machines. The same command continues after a kill.
+docs/data.md has the formats and the guarantees.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import sys
 from typing import Any
 
 from ctxjax import cli
-
 
 RULES: dict[str, tuple[type, str]] = {
     "min_words": (int, "fewer words (Gopher: 50)"),
@@ -104,7 +104,9 @@ def make_parser() -> argparse.ArgumentParser:
         help="documents that are equal, or nearly so by MinHash: kept and counted (default), equal ones left out, or "
         "near ones too (pip install 'ctxjax[dedup]'), so that the one of smallest hash stays",
     )
-    rules = parser.add_argument_group("documents that are left out", "rules of Gopher and C4, off unless they are given")
+    rules = parser.add_argument_group(
+        "documents that are left out", "rules of Gopher and C4, off unless they are given"
+    )
     for name, (kind, text) in RULES.items():
         options = {"action": "store_true", "default": None} if kind is bool else {"type": kind, "metavar": "N"}
         if name == "language":

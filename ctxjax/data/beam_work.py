@@ -21,7 +21,7 @@ import numpy as np
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from ctxjax.data import building, cleaning, corpus, parallel, piecework, reading, tfds_text
+from ctxjax.data import building, corpus, parallel, piecework, reading, tfds_text
 from ctxjax.data.arrays import replace
 from ctxjax.text import open_tokenizer
 from ctxjax.text.tokenizer import Tokenizer
@@ -247,7 +247,9 @@ class _Encode(beam.DoFn):
             yield key.to_bytes(8, "big"), record
         for key, *bands in made.bands.tolist() if made.bands is not None else ():
             for number, band in enumerate(bands):
-                yield beam.pvalue.TaggedOutput(_BANDS, (bytes([number]) + band.to_bytes(8, "big"), key.to_bytes(8, "big")))
+                yield beam.pvalue.TaggedOutput(
+                    _BANDS, (bytes([number]) + band.to_bytes(8, "big"), key.to_bytes(8, "big"))
+                )
         yield beam.pvalue.TaggedOutput(_REPORT, made.report)
 
 

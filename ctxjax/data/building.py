@@ -30,7 +30,8 @@ from ctxjax.text import open_tokenizer
 from ctxjax.text.tokenizer import SETTINGS, Tokenizer
 
 SHARD_BYTES = 1 << 25
-COUNTED_WORDS = 1 << 19  # distinct words kept while counting, or four times the vocabulary
+COUNTED_WORDS = 1 << 19  # distinct words that a vocabulary is learned from, or four times the vocabulary
+MERGED_WORDS = 1 << 20  # words of all pieces added up at a time
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
 
@@ -198,19 +199,15 @@ def _learn(
     reasons: dict[str, int] = {}
     arguments = (settings.selection, counting(plan, heldout))
     paths = _each_piece(inputs, settings.field, pool, "count words", folder, reasons, count_piece, arguments)
-    counts: dict[str, int] = {}
     fields: set[str] = set()
-    limit, floor = most_words(plan), 0
+    words = 0
     for path in paths:
-        report, pairs = piecework.read_counts(path)
+        report, _ = piecework.read_counts(path, piecework.BUCKETS)
+        words += report["words"]
         fields.update(report["fields"])
         for reason, number in report["counts"].items():
             cleaning.add(reasons, reason, number)
-        for word, count in pairs:
-            counts[word] = counts.get(word, 0) + count
-        while len(counts) > limit:
-            floor += 1
-            counts = {word: count for word, count in counts.items() if count > floor}
+    counts = _frequent(paths, words, most_words(plan), folder, pool)
     if not counts and heldout:
         return _learn(settings, inputs, plan, 0.0, work, pool)  # so few documents that all of them fell on that side
     if not counts:
@@ -218,6 +215,31 @@ def _learn(
     made = learn(counts, plan)
     shutil.rmtree(folder)
     return made
+
+
+def _frequent(
+    paths: Sequence[pathlib.Path], words: int, limit: int, folder: pathlib.Path, pool: Pool
+) -> dict[str, int]:
+    """Words with their counts over all pieces; where there are more than `limit`, those of the smallest counts go.
+
+    Args:
+      paths: of `count_piece`. words: how many they hold together, a word once for each piece.
+      limit: of distinct words. folder: of sums of parts.
+      pool: adds up the parts.
+    """
+    parts = min(piecework.BUCKETS, -(-words // max(limit, MERGED_WORDS)))
+    edges = [piecework.BUCKETS * part // parts for part in range(parts + 1)] if parts else []
+    made = [folder / f"sums-{part:03d}-of-{parts:03d}" for part in range(parts)]
+    for first, last, path in zip(edges, edges[1:], made):
+        if not path.exists():
+            pool.submit(merge_counts, (paths, first, last, path), lambda _: None)
+    pool.drain()
+    numbers: dict[int, int] = {}
+    for path in made:
+        for count, number in piecework.read_counts(path, piecework.BUCKETS)[0]["numbers"]:
+            numbers[count] = numbers.get(count, 0) + number
+    floor = piecework.floor_of(numbers.items(), limit)
+    return {word: count for path in made for word, count in piecework.read_counts(path)[1] if count > floor}
 
 
 def counting(plan: dict[str, Any], heldout: float) -> piecework.Counting:
@@ -261,9 +283,7 @@ def nothing_left(counts: dict[str, int], fields: Collection[str], field: str) ->
     return NothingUsableError(f"nothing usable is left of the inputs ({reasons or 'no words'}){hint}")
 
 
-def make_layout(
-    report: dict[str, Any], heldout: float, apart: bool, shard_bytes: int
-) -> dict[str, list[Shard]]:
+def make_layout(report: dict[str, Any], heldout: float, apart: bool, shard_bytes: int) -> dict[str, list[Shard]]:
     """Shard names and ranges of keys of each split. With two documents or more neither split is empty.
 
     Args:
@@ -332,6 +352,10 @@ def _pieces(inputs: Sequence[reading.Input], field: str, counts: dict[str, int])
 
 def count_piece(*arguments: Any) -> None:
     piecework.count_piece(*arguments)
+
+
+def merge_counts(*arguments: Any) -> None:
+    piecework.merge_counts(*arguments)
 
 
 def encode_piece(

@@ -119,7 +119,7 @@ def finish(
       tokenizer: what made the tokens; saved into the corpus.
       splits: the shard file names of each split, in the order that numbers its documents.
       dropped: reason -> count of what was not used.
-      counted: `count_shard` and `describe_file` of a shard by its name, where they are known; else shards are read here.
+      counted: `count_shard` and `describe_file` of a shard by its name, where known; else shards are read here.
       **about: anything else that is JSON, kept in the manifest (settings, sources).
 
     Returns:
@@ -155,7 +155,7 @@ def _side_arrays(
     counted: Callable[[str], tuple[Iterable[ShardCounts], dict[str, Any]]],
     files: dict[str, dict[str, Any]],
 ) -> dict[str, Any]:
-    """Write the cumulative counts of a split, shard by shard in order; what is said of its files is added to `files`."""
+    """Write the cumulative counts of a split, shard by shard; what is said of its files is added to `files`."""
     kinds = ("sentences", "documents", "sections")
     writers = {kind: ArrayWriter(folder / f"{split}.{kind}.npy", "<i8") for kind in kinds}
     tokens = sentences = 0

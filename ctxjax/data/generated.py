@@ -111,7 +111,7 @@ def generated_corpus(kind: str, count: int = 200, pairs: bool = False) -> str:
 
 
 def generated_mixture(kind: str, counts: Mapping[str, int]) -> str:
-    """A folder of generated corpora of one tokenizer, by name with their numbers of documents, written once a process."""
+    """A folder of generated corpora of one tokenizer, name -> number of documents, written once a process."""
     key = (f"mixture of {kind}: {dict(counts)}", 0, False)
     if key not in _kept:
         folder = tempfile.TemporaryDirectory(prefix="ctxjax-generated-")

@@ -7,6 +7,7 @@ file names, their order, the number of workers or what was killed when.
 
 from __future__ import annotations
 
+import collections
 import json
 import os
 import pathlib
@@ -31,6 +32,7 @@ _HEADER = struct.Struct("<8sIQ")  # magic, bytes of the report, documents
 _MAGIC = b"CTXPIECE"
 _TOGETHER = 1 << 18  # characters encoded at a time
 _OPEN_FILES = 128
+BUCKETS = 256  # of words, by their hash, so that more than fit in memory are added up in parts
 FIELDS = 50  # names of JSON fields that a report keeps
 
 
@@ -140,18 +142,41 @@ def count_words(chunks: Sequence[Chunk], selection: Selection, how: Counting) ->
 
 
 def count_piece(chunks: Sequence[Chunk], path: pathlib.Path, selection: Selection, how: Counting) -> None:
-    """Write the words of a piece's training documents: a line of JSON about it, then `word<TAB>count` lines."""
+    """Write the words of a piece's training documents with their counts."""
     counts, report = count_words(chunks, selection, how)
-    lines = [json.dumps(report) + "\n"]
-    lines += [f"{word}\t{count}\n" for word, count in sorted(counts.items())]
-    _write(path, "".join(lines).encode("utf-8", "surrogatepass"))
+    write_counts(path, counts, report)
 
 
-def read_counts(path: pathlib.Path) -> tuple[dict[str, Any], Iterator[tuple[str, int]]]:
-    """What `count_piece` wrote: its report, and the words with their counts."""
-    lines = path.read_bytes().decode("utf-8", "surrogatepass").split("\n")
-    pairs = (line.rpartition("\t") for line in lines[1:] if line)
-    return json.loads(lines[0]), ((word, int(count)) for word, _, count in pairs)
+def write_counts(path: pathlib.Path, counts: dict[str, int], report: dict[str, Any]) -> None:
+    """A line of JSON with the report, then `word<TAB>count` lines, those of a bucket of words together."""
+    buckets: list[list[str]] = [[] for _ in range(BUCKETS)]
+    for word in sorted(counts):
+        line = f"{word}\t{counts[word]}\n"
+        buckets[xxhash.xxh32_intdigest(word.encode("utf-8", "surrogatepass")) % BUCKETS].append(line)
+    parts = ["".join(lines).encode("utf-8", "surrogatepass") for lines in buckets]
+    report = report | {"words": len(counts), "sizes": [len(part) for part in parts]}
+    _write(path, b"".join([json.dumps(report).encode(), b"\n", *parts]))
+
+
+def read_counts(
+    path: pathlib.Path, first: int = 0, last: int | None = None
+) -> tuple[dict[str, Any], Iterator[tuple[str, int]]]:
+    """What `write_counts` wrote: the report, and the words of the buckets first, ..., last - 1 with their counts."""
+    with open(path, "rb") as file:
+        report = json.loads(file.readline())
+        file.seek(sum(report["sizes"][:first]), os.SEEK_CUR)
+        lines = file.read(sum(report["sizes"][first:last])).decode("utf-8", "surrogatepass").split("\n")
+    pairs = (line.rpartition("\t") for line in lines if line)
+    return report, ((word, int(count)) for word, _, count in pairs)
+
+
+def merge_counts(paths: Sequence[pathlib.Path], first: int, last: int, path: pathlib.Path) -> None:
+    """Write the sums over pieces of the words of some buckets; the report says how many words have which count."""
+    counts: dict[str, int] = {}
+    for piece in paths:
+        for word, count in read_counts(piece, first, last)[1]:
+            counts[word] = counts.get(word, 0) + count
+    write_counts(path, counts, {"numbers": sorted(collections.Counter(counts.values()).items())})
 
 
 def floor_of(sizes: Iterable[tuple[int, int]], limit: int) -> int:

@@ -39,7 +39,7 @@ class Settings:
     heldout: float = 0.02
     heldout_input: tuple[str, ...] = ()
     duplicates: str = "keep"
-    rules: filters.Filters = filters.Filters()
+    rules: filters.Filters = dataclasses.field(default_factory=filters.Filters)
     workers: int | None = None
     runner: str | None = None
     runner_options: tuple[str, ...] = ()
@@ -74,10 +74,11 @@ class Settings:
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"--workers {self.workers} is less than 1")
         if self.runner_options and not self.runner:
-            raise ConfigError("--runner_options is of a --runner of Apache Beam; name one, as in --runner DataflowRunner")
+            raise ConfigError(
+                "--runner_options is of a --runner of Apache Beam; name one, as in --runner DataflowRunner"
+            )
         if "://" in self.output and not self.runner:
             raise ConfigError(f"--output {self.output} is no folder of this machine; give --runner, or a folder")
-
 
     @property
     def selection(self) -> piecework.Selection:

@@ -23,7 +23,9 @@ def edited(words, number, rng):
 
 
 def jaccard(one, two):
-    runs = [{tuple(words[i : i + duplicates.RUN]) for i in range(len(words) - duplicates.RUN + 1)} for words in (one, two)]
+    runs = [
+        {tuple(words[i : i + duplicates.RUN]) for i in range(len(words) - duplicates.RUN + 1)} for words in (one, two)
+    ]
     return len(runs[0] & runs[1]) / len(runs[0] | runs[1])
 
 
@@ -90,7 +92,9 @@ def test_left_out_counted_and_the_same_whatever_the_pieces(texts, tmp_path, monk
     found = {name: corpus.read_manifest(tmp_path / name) for name in ("keep", "exact", "near")}
     number = {name: sum(s["documents"] for s in about["splits"].values()) for name, about in found.items()}
     assert number == {"keep": 60, "exact": 50, "near": 40}
-    assert found["keep"]["repaired"] == {"duplicate documents kept": 10} and "duplicates" not in found["keep"]["settings"]
+    assert (
+        found["keep"]["repaired"] == {"duplicate documents kept": 10} and "duplicates" not in found["keep"]["settings"]
+    )
     assert found["exact"]["dropped"] == {"duplicate documents": 10}
     assert found["near"]["dropped"] == {"duplicate documents": 10, "near-duplicate documents": 10}
     monkeypatch.setattr(reading, "PIECE_BYTES", 3_000)

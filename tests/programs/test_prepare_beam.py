@@ -25,7 +25,9 @@ def texts(tmp_path_factory):
     folder = tmp_path_factory.mktemp("texts")
     lines = generated(120).splitlines(keepends=True)
     (folder / "a.jsonl").write_text("".join(lines[:70]))
-    (folder / "b.jsonl").write_text("".join(lines[50:]) + '{broken\n{"other": 1}\n{"text": ""}\n{"text": "Nul\\u0000s."}\n')
+    (folder / "b.jsonl").write_text(
+        "".join(lines[50:]) + '{broken\n{"other": 1}\n{"text": ""}\n{"text": "Nul\\u0000s."}\n'
+    )
     (folder / "empty.jsonl").write_text("")
     return folder
 
@@ -95,7 +97,7 @@ def test_a_finished_corpus_is_left_alone_and_others_are_refused(texts, tmp_path)
     run(texts, tmp_path / "made")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "made").rglob("*") if path.is_file()}
     assert beam(texts, tmp_path / "made") == 0
-    with pytest.raises(ConfigError, match="--heldout 0.1, not 0.2"):
+    with pytest.raises(ConfigError, match=r"--heldout 0\.1, not 0\.2"):
         beam(texts, tmp_path / "made", options=["--vocab_size", "300", "--heldout", "0.2"])
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "made").rglob("*") if path.is_file()} == before
 

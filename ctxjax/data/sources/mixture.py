@@ -67,13 +67,13 @@ class Source:
         for name, other in others:
             if other.tokenizer.digest() != source.tokenizer.digest():
                 raise ConfigError(
-                    f"the corpora {os.path.join(root, first)} and {os.path.join(root, name)} have different tokenizers; "
-                    f"prepare {name} with --vocab {os.path.join(root, first, 'tokenizer')}"
+                    f"the corpora {os.path.join(root, first)} and {os.path.join(root, name)} have different "
+                    f"tokenizers; prepare {name} with --vocab {os.path.join(root, first, 'tokenizer')}"
                 )
         if "is_first" in pipeline.batch_at(source, 0, 1, 0):
             raise ConfigError(
-                f"config.source.of.name={of['name']!r} continues a text from batch to batch, which a mixture would cut; "
-                "use a source of separate rows, as blocks, masked_blocks or sentence_pairs"
+                f"config.source.of.name={of['name']!r} continues a text from batch to batch, which a mixture would "
+                "cut; use a source of separate rows, as blocks, masked_blocks or sentence_pairs"
             )
 
     def __getattr__(self, name: str) -> Any:
@@ -114,7 +114,9 @@ class Source:
     def passes(self, batch_size: int, steps: int) -> dict[str, float]:
         """How often each corpus is read in the first `steps` steps."""
         rows = self._before(np.array([steps * batch_size]))
-        return {name: int(rows[k, 0]) / source.steps_per_pass(1) for k, (name, source) in enumerate(self.sources.items())}
+        return {
+            name: int(rows[k, 0]) / source.steps_per_pass(1) for k, (name, source) in enumerate(self.sources.items())
+        }
 
     def dropped(self, batch_size: int) -> dict[str, int]:
         """What the corpora's sources do not read, by corpus."""
@@ -164,8 +166,8 @@ def _turns(weights: Mapping[str, float | int]) -> dict[str, int]:
     common = math.gcd(*whole.values())
     if sum(whole.values()) // common > MOST_TURNS:
         raise ConfigError(
-            f"config.source.weights={dict(weights)} repeat only after {sum(whole.values()) // common:,} rows, more than "
-            f"{MOST_TURNS:,}; round them"
+            f"config.source.weights={dict(weights)} repeat only after {sum(whole.values()) // common:,} rows, more "
+            f"than {MOST_TURNS:,}; round them"
         )
     return {name: number // common for name, number in whole.items()}
 
