@@ -215,16 +215,13 @@ class _Work:
         return PipelineOptions([f"--runner={_DIRECT}", *flags])
 
     def keep(self, found: Any, name: str) -> None:
-        """Have a pipeline write what it found, one JSON text a line."""
-        written = found | f"{name} as JSON" >> beam.Map(json.dumps)
-        _ = written | f"{name} kept" >> beam.io.WriteToText(str(self._results / name))
+        """Have a pipeline write what it finds."""
+        beam_work.keep(found, name, str(self._results / name))
 
     def results(self, name: str) -> list[Any]:
         """What a finished pipeline kept."""
-        found = []
-        for path in sorted(self._results.glob(f"{name}-?????-of-?????")):
-            found += map(json.loads, path.read_text().splitlines())
-        return found
+        files = sorted((self._results / name).iterdir()) if (self._results / name).exists() else ()
+        return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
     def counted(self, name: str) -> list[corpus.ShardCounts]:
         """What the worker that wrote a shard counted in it."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import collections
 import functools
+import json
 import pathlib
 import shutil
 import tempfile
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 
 import apache_beam as beam
 import numpy as np
+import xxhash
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
@@ -26,6 +28,7 @@ from ctxjax.data.arrays import replace
 from ctxjax.text import open_tokenizer
 from ctxjax.text.tokenizer import Tokenizer
 
+_RESULTS = 64  # files of what a pipeline finds
 _ROWS = 1 << 16  # of a dataset, read by one worker at a time
 _REPORT, _BANDS = "report", "bands"
 
@@ -152,6 +155,24 @@ def _write(
         file = corpus.describe_file(path)
         put(path, f"{output}/{name}")
     return {"name": name, "file": file, "duplicates": piecework.Duplicates(equal, near)._asdict()}
+
+
+def keep(found: Any, name: str, folder: str) -> None:
+    """Write all elements into a folder, as lines of JSON in a few files."""
+    spread = found | f"{name} as JSON" >> beam.Map(_line)
+    _ = spread | f"{name} together" >> beam.GroupByKey() | f"{name} kept" >> beam.Map(_write_lines, folder)
+
+
+def _line(element: Any) -> tuple[int, str]:
+    text = json.dumps(element)
+    return xxhash.xxh32_intdigest(text.encode()) % _RESULTS, text
+
+
+def _write_lines(group: tuple[int, Iterable[str]], folder: str) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        path = pathlib.Path(place, "lines")
+        path.write_text("".join(f"{line}\n" for line in sorted(group[1])))
+        put(path, f"{folder}/{group[0]:05d}.jsonl")
 
 
 def put(path: pathlib.Path, target: str) -> None:

@@ -104,7 +104,7 @@ def find_files(inputs: Sequence[str]) -> list[Any]:
     for item in inputs:
         path = located(item)
         if path.is_dir():
-            files = [p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path))]
+            files = [file for file in _below(path) if not _hidden(file.relative_to(path))]
         elif path.exists():
             files = [path]
         elif glob.has_magic(item):
@@ -116,6 +116,17 @@ def find_files(inputs: Sequence[str]) -> list[Any]:
         for file in files:
             found.setdefault(str(file) if "://" in item else os.path.realpath(file), file)
     return sorted(found.values(), key=lambda p: p.as_posix())
+
+
+def _below(folder: Any) -> Iterator[Any]:
+    if isinstance(folder, pathlib.Path):
+        yield from (path for path in folder.rglob("*") if path.is_file())
+        return
+    for path in folder.iterdir():  # a store's path has no recursive glob
+        if path.is_dir():
+            yield from _below(path)
+        else:
+            yield path
 
 
 def _matches(pattern: str) -> Iterator[Any]:

@@ -35,7 +35,15 @@ def test_counts_are_exact_and_the_rarest_go(tmp_path, monkeypatch):
 def test_reports_merge_in_any_order():
     reports = [
         {"documents": 2, "tokens": 9, "bytes": 30, "first": 5, "last": 2**64 - 1, "counts": {"a": 1}, "fields": ["x"]},
-        {"documents": 0, "tokens": 0, "bytes": 0, "first": None, "last": None, "counts": {"a": 2, "b": 1}, "fields": []},
+        {
+            "documents": 0,
+            "tokens": 0,
+            "bytes": 0,
+            "first": None,
+            "last": None,
+            "counts": {"a": 2, "b": 1},
+            "fields": [],
+        },
         {"counts": {"c": 1}, "fields": ["y"]},
         {"documents": 1, "tokens": 1, "bytes": 8, "first": 0, "last": 0, "counts": {}, "fields": []},
     ]

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # Beam's own
 from ctxjax.config import ConfigError  # noqa: E402
 from ctxjax.data import building, corpus, reading  # noqa: E402
 from ctxjax.prepare import main  # noqa: E402
+from tests.data.stores import stored  # noqa: E402
 from tests.programs.test_prepare import files, generated  # noqa: E402
 
 OPTIONS = ["--vocab_size", "300", "--heldout", "0.1"]
@@ -80,6 +81,19 @@ def test_held_out_files_and_a_given_vocabulary(texts, tmp_path):
     run(texts / "b.jsonl", tmp_path / "local", *more, options=[])
     beam(texts / "b.jsonl", tmp_path / "beam", *more, options=[])
     assert files(tmp_path / "beam") == files(tmp_path / "local")
+
+
+@pytest.mark.slow
+def test_from_a_store_into_a_store(texts, tmp_path, monkeypatch):
+    """Nothing but the store is common to the driver and the workers."""
+    store = stored(monkeypatch)
+    for path in texts.iterdir():
+        store.pipe(f"s3://bucket/texts/{path.name}", path.read_bytes())
+    run(texts, tmp_path / "local")
+    for _ in range(2):  # the second finds it finished
+        beam("s3://bucket/texts", "s3://bucket/corpus")
+    found = {path.removeprefix("/bucket/corpus/"): store.cat(path) for path in store.find("s3://bucket/corpus")}
+    assert found == files(tmp_path / "local")
 
 
 @pytest.mark.slow
