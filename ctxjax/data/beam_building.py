@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ctxjax.config import ConfigError
-from ctxjax.data import building, cleaning, corpus, piecework, preparation, reading
+from ctxjax.data import building, cleaning, corpus, piecework, preparation, reading, word_counts
 from ctxjax.data.preparation import Settings
 from ctxjax.text import open_tokenizer
 from ctxjax.text.tokenizer import SETTINGS, Tokenizer
@@ -143,9 +143,9 @@ def _build(
 
 def _learn(work: _Work, inputs: Sequence[reading.Input], plan: dict[str, Any], heldout: float) -> Tokenizer:
     """A vocabulary of the training documents."""
-    limit = building.most_words(plan)
+    limit = word_counts.most_words(plan)
     with work.pipeline("words") as pipeline:
-        found = beam_work.count(pipeline, inputs, work.settings.selection, building.counting(plan, heldout), limit)
+        found = beam_work.count(pipeline, inputs, work.settings.selection, word_counts.counting(plan, heldout), limit)
         work.keep(found.words, "words")
         work.keep(found.report, "report-words")
     counts = dict(sorted(work.results("words")))

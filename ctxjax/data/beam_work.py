@@ -23,7 +23,7 @@ import xxhash
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from ctxjax.data import building, corpus, parallel, piecework, reading, tfds_text
+from ctxjax.data import building, corpus, parallel, piecework, reading, tfds_text, word_counts
 from ctxjax.data.arrays import replace
 from ctxjax.text import open_tokenizer
 from ctxjax.text.tokenizer import Tokenizer
@@ -55,14 +55,18 @@ def digests(pipeline: Any, files: Sequence[str]) -> Any:
 
 
 def count(
-    pipeline: Any, inputs: Sequence[reading.Input], selection: piecework.Selection, how: piecework.Counting, limit: int
+    pipeline: Any,
+    inputs: Sequence[reading.Input],
+    selection: piecework.Selection,
+    how: word_counts.Counting,
+    limit: int,
 ) -> Counted:
     """The words of the training documents, the rarest left out until there are at most `limit`."""
     pieces, read = _pieces(pipeline, "input", inputs, selection.field)
     found = pieces | "count words" >> beam.ParDo(_Count(selection, how)).with_outputs(_REPORT, main="words")
     totals = found["words"] | beam.CombinePerKey(sum)
     sizes = totals | beam.Values() | beam.combiners.Count.PerElement() | beam.combiners.ToList()
-    floor = sizes | "floor" >> beam.Map(piecework.floor_of, limit)
+    floor = sizes | "floor" >> beam.Map(word_counts.floor_of, limit)
     words = totals | "frequent" >> beam.Filter(lambda pair, floor: pair[1] > floor, beam.pvalue.AsSingleton(floor))
     return Counted(words, _merged("words", read, found[_REPORT]))
 
@@ -246,11 +250,11 @@ class _Read(beam.DoFn):
 class _Count(beam.DoFn):
     """A piece of work to words and their counts."""
 
-    def __init__(self, selection: piecework.Selection, how: piecework.Counting):
+    def __init__(self, selection: piecework.Selection, how: word_counts.Counting):
         self.selection, self.how = selection, how
 
     def process(self, piece: list[tuple[Any, ...]]) -> Iterator[Any]:
-        counts, report = piecework.count_words([reading.Chunk(*chunk) for chunk in piece], self.selection, self.how)
+        counts, report = word_counts.count_words([reading.Chunk(*chunk) for chunk in piece], self.selection, self.how)
         yield from counts.items()
         yield beam.pvalue.TaggedOutput(_REPORT, report)
 

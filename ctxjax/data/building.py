@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ctxjax.config import ConfigError
-from ctxjax.data import cleaning, corpus, duplicates, parallel, piecework, preparation, reading, tfds_text
+from ctxjax.data import cleaning, corpus, duplicates, parallel, piecework, preparation, reading, tfds_text, word_counts
 from ctxjax.data.arrays import replace
 from ctxjax.data.preparation import Settings
 from ctxjax.data.workers import Pool
@@ -30,8 +30,6 @@ from ctxjax.text import open_tokenizer
 from ctxjax.text.tokenizer import SETTINGS, Tokenizer
 
 SHARD_BYTES = 1 << 25
-COUNTED_WORDS = 1 << 19  # distinct words that a vocabulary is learned from, or four times the vocabulary
-MERGED_WORDS = 1 << 20  # words of all pieces added up at a time
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 
 
@@ -197,17 +195,17 @@ def _learn(
     folder = work / f"words-{heldout}"
     folder.mkdir(exist_ok=True)
     reasons: dict[str, int] = {}
-    arguments = (settings.selection, counting(plan, heldout))
+    arguments = (settings.selection, word_counts.counting(plan, heldout))
     paths = _each_piece(inputs, settings.field, pool, "count words", folder, reasons, count_piece, arguments)
     fields: set[str] = set()
     words = 0
     for path in paths:
-        report, _ = piecework.read_counts(path, piecework.BUCKETS)
+        report, _ = word_counts.read_counts(path, word_counts.BUCKETS)
         words += report["words"]
         fields.update(report["fields"])
         for reason, number in report["counts"].items():
             cleaning.add(reasons, reason, number)
-    counts = _frequent(paths, words, most_words(plan), folder, pool)
+    counts = word_counts.frequent(paths, words, word_counts.most_words(plan), folder, pool)
     if not counts and heldout:
         return _learn(settings, inputs, plan, 0.0, work, pool)  # so few documents that all of them fell on that side
     if not counts:
@@ -215,42 +213,6 @@ def _learn(
     made = learn(counts, plan)
     shutil.rmtree(folder)
     return made
-
-
-def _frequent(
-    paths: Sequence[pathlib.Path], words: int, limit: int, folder: pathlib.Path, pool: Pool
-) -> dict[str, int]:
-    """Words with their counts over all pieces; where there are more than `limit`, those of the smallest counts go.
-
-    Args:
-      paths: of `count_piece`. words: how many they hold together, a word once for each piece.
-      limit: of distinct words. folder: of sums of parts.
-      pool: adds up the parts.
-    """
-    parts = min(piecework.BUCKETS, -(-words // max(limit, MERGED_WORDS)))
-    edges = [piecework.BUCKETS * part // parts for part in range(parts + 1)] if parts else []
-    made = [folder / f"sums-{part:03d}-of-{parts:03d}" for part in range(parts)]
-    for first, last, path in zip(edges, edges[1:], made):
-        if not path.exists():
-            pool.submit(merge_counts, (paths, first, last, path), lambda _: None)
-    pool.drain()
-    numbers: dict[int, int] = {}
-    for path in made:
-        for count, number in piecework.read_counts(path, piecework.BUCKETS)[0]["numbers"]:
-            numbers[count] = numbers.get(count, 0) + number
-    floor = piecework.floor_of(numbers.items(), limit)
-    return {word: count for path in made for word, count in piecework.read_counts(path)[1] if count > floor}
-
-
-def counting(plan: dict[str, Any], heldout: float) -> piecework.Counting:
-    """How the words are counted of which the vocabulary of a plan is learned."""
-    split, marked = plan.get("word_split", "rules"), plan.get("marked", "")
-    return piecework.Counting(plan["tokenizer"], plan["lowercase"], split, heldout, marked)
-
-
-def most_words(plan: dict[str, Any]) -> int:
-    """Distinct words that a vocabulary is learned from at most."""
-    return max(COUNTED_WORDS, 4 * plan["vocab_size"])
 
 
 def learn(counts: dict[str, int], plan: dict[str, Any]) -> Tokenizer:
@@ -351,11 +313,7 @@ def _pieces(inputs: Sequence[reading.Input], field: str, counts: dict[str, int])
 
 
 def count_piece(*arguments: Any) -> None:
-    piecework.count_piece(*arguments)
-
-
-def merge_counts(*arguments: Any) -> None:
-    piecework.merge_counts(*arguments)
+    word_counts.count_piece(*arguments)
 
 
 def encode_piece(

@@ -1,4 +1,4 @@
-"""What a worker does: count the words of a piece, encode a piece, write a shard. Each result is one atomic file.
+"""What a worker does: encode a piece, write a shard. Each result is one atomic file.
 
 A finished piece is a file of documents sorted by key, the key being the hash of the clean text. Shards are ranges of
 keys, so a shard is one contiguous read from every piece, and the corpus depends on the set of documents alone: not on
@@ -7,7 +7,6 @@ file names, their order, the number of workers or what was killed when.
 
 from __future__ import annotations
 
-import collections
 import json
 import os
 import pathlib
@@ -32,7 +31,6 @@ _HEADER = struct.Struct("<8sIQ")  # magic, bytes of the report, documents
 _MAGIC = b"CTXPIECE"
 _TOGETHER = 1 << 18  # characters encoded at a time
 _OPEN_FILES = 128
-BUCKETS = 256  # of words, by their hash, so that more than fit in memory are added up in parts
 FIELDS = 50  # names of JSON fields that a report keeps
 
 
@@ -104,97 +102,6 @@ def _key(text: str) -> int:
     return xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"))
 
 
-class Counting(NamedTuple):
-    """How words are counted to learn a vocabulary: the kind of tokenizer, its options, and the share held out."""
-
-    kind: str
-    lowercase: bool
-    split: str
-    heldout: float
-    marked: str = ""
-
-
-def count_words(chunks: Sequence[Chunk], selection: Selection, how: Counting) -> tuple[dict[str, int], dict[str, Any]]:
-    """The words of the training documents of a piece with their counts, and the report of what was left out."""
-    from ctxjax.text import learning, words
-
-    counts: dict[str, int] = {}
-    reasons: dict[str, int] = {}
-    seen: set[str] = set()
-    threshold = heldout_below(how.heldout)
-    for chunk in chunks:
-        for document in selected(chunk, selection, reasons, seen):
-            if document.key < threshold:
-                continue
-            if how.kind == "words":
-                words.count_words(document.text, how.lowercase, how.split, counts, how.marked)
-            elif how.kind == "bpe":
-                from ctxjax.text import bpe
-
-                learning.count_words(bpe.plain(document.text), how.lowercase, counts)
-            elif how.kind == "byte_bpe":
-                from ctxjax.text import byte_learning
-
-                byte_learning.count_pretokens(document.text, how.lowercase, counts)
-            else:
-                learning.count_words(document.text, how.lowercase, counts)
-    return counts, {"counts": reasons, "fields": sorted(seen)[:FIELDS]}
-
-
-def count_piece(chunks: Sequence[Chunk], path: pathlib.Path, selection: Selection, how: Counting) -> None:
-    """Write the words of a piece's training documents with their counts."""
-    counts, report = count_words(chunks, selection, how)
-    write_counts(path, counts, report)
-
-
-def write_counts(path: pathlib.Path, counts: dict[str, int], report: dict[str, Any]) -> None:
-    """A line of JSON with the report, then `word<TAB>count` lines, those of a bucket of words together."""
-    buckets: list[list[str]] = [[] for _ in range(BUCKETS)]
-    for word in sorted(counts):
-        line = f"{word}\t{counts[word]}\n"
-        buckets[xxhash.xxh32_intdigest(word.encode("utf-8", "surrogatepass")) % BUCKETS].append(line)
-    parts = ["".join(lines).encode("utf-8", "surrogatepass") for lines in buckets]
-    report = report | {"words": len(counts), "sizes": [len(part) for part in parts]}
-    _write(path, b"".join([json.dumps(report).encode(), b"\n", *parts]))
-
-
-def read_counts(
-    path: pathlib.Path, first: int = 0, last: int | None = None
-) -> tuple[dict[str, Any], Iterator[tuple[str, int]]]:
-    """What `write_counts` wrote: the report, and the words of the buckets first, ..., last - 1 with their counts."""
-    with open(path, "rb") as file:
-        report = json.loads(file.readline())
-        file.seek(sum(report["sizes"][:first]), os.SEEK_CUR)
-        lines = file.read(sum(report["sizes"][first:last])).decode("utf-8", "surrogatepass").split("\n")
-    pairs = (line.rpartition("\t") for line in lines if line)
-    return report, ((word, int(count)) for word, _, count in pairs)
-
-
-def merge_counts(paths: Sequence[pathlib.Path], first: int, last: int, path: pathlib.Path) -> None:
-    """Write the sums over pieces of the words of some buckets; the report says how many words have which count."""
-    counts: dict[str, int] = {}
-    for piece in paths:
-        for word, count in read_counts(piece, first, last)[1]:
-            counts[word] = counts.get(word, 0) + count
-    write_counts(path, counts, {"numbers": sorted(collections.Counter(counts.values()).items())})
-
-
-def floor_of(sizes: Iterable[tuple[int, int]], limit: int) -> int:
-    """The count at or below which words are left out, so that at most `limit` are kept.
-
-    Args:
-      sizes: (count, number of words that have it).
-      limit: of distinct words.
-    """
-    ordered = sorted(sizes)
-    left, floor = sum(number for _, number in ordered), 0
-    for count, number in ordered:
-        if left <= limit:
-            break
-        left, floor = left - number, count
-    return floor
-
-
 class Encoded(NamedTuple):
     """A piece, tokenised.
 
@@ -256,7 +163,7 @@ def encode_piece(
     keys = np.array([key for key, _ in made], "<u8")
     sizes = np.array([len(record) for _, record in made], "<u8")
     head = _HEADER.pack(_MAGIC, len(text), len(made))
-    _write(path, b"".join([head, text, keys.tobytes(), sizes.tobytes(), *(record for _, record in made)]))
+    write_file(path, b"".join([head, text, keys.tobytes(), sizes.tobytes(), *(record for _, record in made)]))
     return report
 
 
@@ -363,7 +270,7 @@ def _cut_long(lengths: Int[np.ndarray, " s"], counts: cleaning.Counts) -> Int[np
     return np.array(out, np.int64)
 
 
-def _write(path: pathlib.Path, content: bytes) -> None:
+def write_file(path: pathlib.Path, content: bytes) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_bytes(content)
     replace(part, path)

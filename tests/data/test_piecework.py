@@ -3,7 +3,7 @@
 import collections
 import random
 
-from ctxjax.data import building, piecework
+from ctxjax.data import piecework, word_counts
 from ctxjax.data.workers import Pool
 
 
@@ -17,15 +17,15 @@ def test_counts_are_exact_and_the_rarest_go(tmp_path, monkeypatch):
         counts = {word: rng.randint(1, 9) for word in rng.sample(words, 200)}
         whole.update(counts)
         paths.append(tmp_path / f"{number}")
-        piecework.write_counts(paths[-1], counts, {"counts": {}, "fields": []})
-        report, found = piecework.read_counts(paths[-1])
+        word_counts.write_counts(paths[-1], counts, {"counts": {}, "fields": []})
+        report, found = word_counts.read_counts(paths[-1])
         assert dict(found) == counts and report["words"] == 200
-    monkeypatch.setattr(building, "MERGED_WORDS", 50)
+    monkeypatch.setattr(word_counts, "MERGED_WORDS", 50)
     for name, pieces, limit in (("one", paths, 300), ("two", paths[::-1], 300), ("all", paths, 1000)):
         folder = tmp_path / name
         folder.mkdir()
         with Pool(1) as pool:
-            found = building._frequent(pieces, 7 * 200, limit, folder, pool)
+            found = word_counts.frequent(pieces, 7 * 200, limit, folder, pool)
         assert len(list(folder.iterdir())) == (5 if limit == 300 else 2)
         floor = 0 if limit == 1000 else min(f for f in range(100) if sum(c > f for c in whole.values()) <= limit)
         assert found == {word: count for word, count in whole.items() if count > floor}
@@ -59,7 +59,7 @@ def test_the_rarest_words_go_first():
     counts = [1] * 50 + [2] * 30 + [3] * 15 + [9] * 5
     sizes = [(count, counts.count(count)) for count in set(counts)]
     for limit in (4, 5, 19, 20, 49, 50, 99, 100, 1000):
-        floor = piecework.floor_of(sizes, limit)
+        floor = word_counts.floor_of(sizes, limit)
         kept = [count for count in counts if count > floor]
         assert len(kept) <= limit
         assert floor == 0 or len([count for count in counts if count >= floor]) > limit

@@ -298,5 +298,5 @@ def test_object_stores_are_read_like_folders(monkeypatch):
     (piece,) = reading.read_pieces(found, {})
     assert [chunk.data for chunk in piece.chunks] == [b'{"text": "One."}\n', b'{"text": "Two."}\n']
     for name in ("s3://bucket/nothing", "s3://bucket/texts/*.txt"):
-        with pytest.raises(ConfigError, match="does not exist|holds no file"):
+        with pytest.raises(ConfigError, match=r"does not exist|holds no file"):
             reading.find_files([name])

@@ -12,7 +12,7 @@ pytest.importorskip("apache_beam")
 pytestmark = pytest.mark.filterwarnings("ignore")  # Beam's own
 
 from ctxjax.config import ConfigError  # noqa: E402
-from ctxjax.data import building, corpus, reading  # noqa: E402
+from ctxjax.data import building, corpus, reading, word_counts  # noqa: E402
 from ctxjax.prepare import main  # noqa: E402
 from tests.data.stores import stored  # noqa: E402
 from tests.programs.test_prepare import files, generated  # noqa: E402
@@ -135,8 +135,8 @@ def test_mistakes_are_one_sentence(texts, tmp_path):
 @pytest.mark.slow
 def test_more_words_than_a_vocabulary_is_learned_from(texts, tmp_path, monkeypatch):
     """The rarest are left out, by both drivers the same, though the local one adds up in parts."""
-    monkeypatch.setattr(building, "COUNTED_WORDS", 300)
-    monkeypatch.setattr(building, "MERGED_WORDS", 100)
+    monkeypatch.setattr(word_counts, "COUNTED_WORDS", 300)
+    monkeypatch.setattr(word_counts, "MERGED_WORDS", 100)
     options = ["--tokenizer", "words", "--vocab_size", "60", "--heldout", "0.1"]
     monkeypatch.setattr(reading, "PIECE_BYTES", 3_000)
     monkeypatch.setattr(reading, "_BLOCK", 1_000)
