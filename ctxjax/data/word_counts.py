@@ -59,7 +59,7 @@ def count_words(chunks: Sequence[Chunk], selection: Selection, how: Counting) ->
                 byte_learning.count_pretokens(document.text, how.lowercase, counts)
             else:
                 learning.count_words(document.text, how.lowercase, counts)
-    return counts, {"counts": reasons, "fields": sorted(seen)[:FIELDS]}
+    return counts, {"counts": reasons, "fields": sorted(seen)[:piecework.FIELDS]}
 
 
 def count_piece(chunks: Sequence[Chunk], path: pathlib.Path, selection: Selection, how: Counting) -> None:
