@@ -70,7 +70,7 @@ def test_several_processes_give_the_same_bytes(texts, tmp_path):
     command = [sys.executable, "-m", "ctxjax.prepare", "--input", str(texts), "--output", str(tmp_path / "beam")]
     command += ["--runner", "DirectRunner", "--workers", "2", *OPTIONS]
     environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
-    subprocess.run(command, check=True, capture_output=True, timeout=300, env=environment)
+    subprocess.run(command, check=True, capture_output=True, timeout=900, env=environment)
     assert files(tmp_path / "beam") == files(tmp_path / "local")
 
 
