@@ -9,7 +9,9 @@ ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "ctxjax" / "__init__.py").read_text()).group(1)
 
 EXTRAS = {
+    "beam": ["apache-beam>=2.70,<3"],
     "bleu": ["sacrebleu>=2.4"],
+    "dedup": ["datasketch>=2.0,<3"],  # other major versions sign otherwise
     "demo": ["gensim>=4.4", "matplotlib>=3.9"],
     "tensorboard": ["tensorboardX>=2.6.4"],
     "wandb": ["wandb>=0.20"],
@@ -18,6 +20,7 @@ EXTRAS = {
     "tpu": ["jax[tpu]>=0.10,<0.13"],
     "cuda": ["jax[cuda13]>=0.10,<0.13"],
     "gcs": ["etils[epath-gcs]>=1.12"],
+    "language": ["py3langid>=0.4,<0.5"],  # another model tells otherwise
     "notebook": ["nbclient>=0.10", "nbformat>=5.10", "ipykernel>=6.29"],
     "dev": [
         "beartype>=0.20",

@@ -4,7 +4,8 @@
     python -m ctxjax.prepare --pairs SOURCE TARGET --output DIR
 
 Inputs are files, folders and globs of plain text or JSON lines (each also .gz .bz2 .xz .zst), or
-`tfds:NAME[/config][:split]`. The same command continues after a kill. docs/data.md has the formats and the guarantees.
+`tfds:NAME[/config][:split]`. `--runner` does it on many machines. The same command continues after a kill.
+docs/data.md has the formats and the guarantees.
 """
 
 from __future__ import annotations
@@ -14,6 +15,23 @@ import sys
 from typing import Any
 
 from ctxjax import cli
+
+RULES: dict[str, tuple[type, str]] = {
+    "min_words": (int, "fewer words (Gopher: 50)"),
+    "max_words": (int, "more words (Gopher: 100000)"),
+    "min_mean_word": (float, "shorter words on average, in characters (Gopher: 3)"),
+    "max_mean_word": (float, "longer words on average (Gopher: 10)"),
+    "max_symbols": (float, "more hash signs or ellipses a word (Gopher: 0.1)"),
+    "max_bullets": (float, "a larger share of lines that begin with a bullet (Gopher: 0.9)"),
+    "max_ellipses": (float, "a larger share of lines that end with an ellipsis (Gopher: 0.3)"),
+    "min_letters": (float, "a smaller share of words with a letter (Gopher: 0.8)"),
+    "min_stop_words": (int, "fewer of the, be, to, of, and, that, have, with (Gopher: 2)"),
+    "max_repeated_lines": (float, "a larger share of lines that stood before (Gopher: 0.3)"),
+    "max_repeated_trigrams": (float, "a larger share of characters in trigrams that stood before"),
+    "min_sentences": (int, "fewer ends of sentences (C4: 5)"),
+    "no_code": (bool, "a curly bracket, or lorem ipsum (C4)"),
+    "language": (str, "another language (ISO 639-1 codes; pip install 'ctxjax[language]')"),
+}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -80,7 +98,33 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--heldout_input", nargs="+", metavar="PATH", help="hold out these instead, and nothing of --input"
     )
+    parser.add_argument(
+        "--duplicates",
+        choices=("keep", "exact", "near"),
+        help="documents that are equal, or nearly so by MinHash: kept and counted (default), equal ones left out, or "
+        "near ones too (pip install 'ctxjax[dedup]'), so that the one of smallest hash stays",
+    )
+    rules = parser.add_argument_group(
+        "documents that are left out", "rules of Gopher and C4, off unless they are given"
+    )
+    for name, (kind, text) in RULES.items():
+        options = {"action": "store_true", "default": None} if kind is bool else {"type": kind, "metavar": "N"}
+        if name == "language":
+            options = {"nargs": "+", "metavar": "CODE"}
+        rules.add_argument(f"--{name}", help=text, **options)
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: one a core)")
+    parser.add_argument(
+        "--runner",
+        metavar="NAME",
+        help="run under Apache Beam instead: DirectRunner, DataflowRunner, FlinkRunner, SparkRunner, ... "
+        "(pip install 'ctxjax[beam]'); the corpus is the same to the byte",
+    )
+    parser.add_argument(
+        "--runner_options",
+        nargs="+",
+        metavar="NAME=VALUE",
+        help="options of the runner without their dashes, as in project=P region=R temp_location=gs://B/temp",
+    )
     cli.add_config(parser, required=False)
     return parser
 
@@ -95,9 +139,10 @@ def settings_from(argv: list[str] | None = None) -> Any:
     import dataclasses
 
     from ctxjax.config import ConfigError, did_you_mean, to_dict
+    from ctxjax.data.filters import Filters
     from ctxjax.data.preparation import Settings
 
-    known = [field.name for field in dataclasses.fields(Settings)]
+    known = [field.name for field in dataclasses.fields(Settings) if field.name != "rules"] + list(RULES)
     values = {name: value for name, value in to_dict(config).items() if value is not None} if config else {}
     for name in values:
         if name not in known:
@@ -107,10 +152,13 @@ def settings_from(argv: list[str] | None = None) -> Any:
         raise ConfigError("--input is missing")
     if not values.get("output"):
         raise ConfigError("--output is missing")
-    for name in ("input", "heldout_input", "pairs"):
+    for name in ("input", "heldout_input", "pairs", "runner_options"):
         given = values.get(name) or ()
         values[name] = (given,) if isinstance(given, str) else tuple(given)
-    return Settings(**values)
+    rules = {name: values.pop(name) for name in RULES if name in values}
+    if language := rules.get("language"):
+        rules["language"] = (language,) if isinstance(language, str) else tuple(language)
+    return Settings(**values, rules=Filters(**rules))
 
 
 def summary(manifest: dict[str, Any], output: str) -> str:
@@ -132,8 +180,10 @@ def summary(manifest: dict[str, Any], output: str) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run the program."""
     settings = settings_from(argv)
-    from ctxjax.data.building import prepare
-
+    if settings.runner:
+        from ctxjax.data.beam_building import prepare
+    else:
+        from ctxjax.data.building import prepare
     manifest = prepare(settings)
     print(summary(manifest, settings.output), file=sys.stdout)
     return 0

@@ -16,11 +16,13 @@ import pathlib
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from ctxjax.config import ConfigError
-from ctxjax.data import cleaning, corpus, parallel, piecework, preparation, reading, tfds_text
+from ctxjax.data import cleaning, corpus, duplicates, parallel, piecework, preparation, reading, tfds_text, word_counts
 from ctxjax.data.arrays import replace
 from ctxjax.data.preparation import Settings
 from ctxjax.data.workers import Pool
@@ -28,8 +30,15 @@ from ctxjax.text import open_tokenizer
 from ctxjax.text.tokenizer import SETTINGS, Tokenizer
 
 SHARD_BYTES = 1 << 25
-COUNTED_WORDS = 1 << 19  # distinct words kept while counting, or four times the vocabulary
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
+
+
+class Shard(NamedTuple):
+    """A shard's file, and the range [low, high) of the keys of its documents."""
+
+    name: str
+    low: int
+    high: int
 
 
 class NothingUsableError(ConfigError):
@@ -90,27 +99,27 @@ def _build(
     stats.mkdir(exist_ok=True)
     splits: dict[str, list[str]] = {}
     tasks: list[tuple[Any, ...]] = []
-    total = 0
+    total, once = 0, settings.duplicates != "keep"
     for title, read in (("pieces", inputs), ("pieces-heldout", apart)):
         if read:
-            paths, held = _encode(settings, read, folder, work / title, counts, pool)
-            layout = _layout(held, settings.heldout)
-            if read is apart:
-                layout = {"heldout": [(name.replace("train", "heldout"), *keys) for name, *keys in layout["train"]]}
-            size = sum(report["bytes"] for report in held)
+            paths, report = _encode(settings, read, folder, work / title, counts, pool)
+            layout = make_layout(report, settings.heldout, read is apart, SHARD_BYTES)
+            size = report["bytes"]
             total += size
+            without = _near_duplicates(paths, work / f"{title}.later.npy") if settings.duplicates == "near" else None
             for split, shards in layout.items():
                 splits[split] = [name for name, _, _ in shards]
-                for name, low, high in shards:
-                    share = size * (high - low) // piecework.KEYS
-                    tasks.append((share, (paths, low, high, output / name, stats / f"{name}.json", tokenizer.unk_id)))
+                for shard in shards:
+                    share = size * (shard.high - shard.low) // piecework.KEYS
+                    places = (output / shard.name, stats / f"{shard.name}.json")
+                    tasks.append((share, (paths, shard, *places, tokenizer.unk_id, once, without)))
     with _bar(total, "shards", "B") as bar:
         for share, arguments in tasks:
-            if not arguments[4].exists():
+            if not arguments[3].exists():
                 pool.submit(write_range, arguments, functools.partial(_advance, bar, share))
         pool.drain()
     for _, arguments in tasks:
-        cleaning.add(counts, cleaning.DUPLICATES, json.loads(arguments[4].read_text())["duplicates"])
+        count_duplicates(counts, piecework.Duplicates(**json.loads(arguments[3].read_text())), once)
     return corpus.finish(
         output,
         tokenizer,
@@ -121,6 +130,21 @@ def _build(
     )
 
 
+def _near_duplicates(pieces: Sequence[pathlib.Path], path: pathlib.Path) -> pathlib.Path:
+    """The file of the keys of documents that are left out."""
+    if not path.exists():
+        part = path.with_suffix(".part.npy")
+        np.save(part, duplicates.later([piecework.bands_of(piece) for piece in pieces]))
+        replace(part, path)
+    return path
+
+
+def count_duplicates(counts: cleaning.Counts, found: piecework.Duplicates, once: bool) -> None:
+    """Add those of a shard to what was left out or, where they were kept, to what was repaired."""
+    cleaning.add(counts, cleaning.EQUAL if once else cleaning.DUPLICATES, found.equal)
+    cleaning.add(counts, cleaning.NEAR, found.near)
+
+
 def _encode(
     settings: Settings,
     inputs: Sequence[reading.Input],
@@ -128,22 +152,17 @@ def _encode(
     folder: pathlib.Path,
     counts: dict[str, int],
     pool: Pool,
-) -> tuple[list[pathlib.Path], list[dict[str, Any]]]:
-    """The files of all pieces, tokenised, and the reports of those that hold something."""
+) -> tuple[list[pathlib.Path], dict[str, Any]]:
+    """The files of all pieces, tokenised, and the report of them together."""
     folder.mkdir(exist_ok=True)
-    arguments = (settings.field, str(tokenizer))
+    arguments = (settings.selection, str(tokenizer))
     paths = _each_piece(inputs, settings.field, pool, "tokenise", folder, counts, encode_piece, arguments)
-    reports = [piecework.read_report(path) for path in paths]
-    fields: set[str] = set()
-    for report in reports:
-        assert report is not None
-        fields.update(report["fields"])
-        for reason, number in report["counts"].items():
-            cleaning.add(counts, reason, number)
-    held = [report for report in reports if report and report["documents"]]
-    if not held:
-        raise _nothing(counts, fields, settings.field)
-    return paths, held
+    report = piecework.merge_reports(report for path in paths if (report := piecework.read_report(path)))
+    for reason, number in report["counts"].items():
+        cleaning.add(counts, reason, number)
+    if not report["documents"]:
+        raise nothing_left(counts, report["fields"], settings.field)
+    return paths, report
 
 
 def _tokenizer(
@@ -173,52 +192,52 @@ def _learn(
     pool: Pool,
 ) -> Tokenizer:
     """A vocabulary of the training documents."""
-    from ctxjax.text import learning, words
-    from ctxjax.text.wordpiece import WordPiece
-
-    kind, size, lowercase = plan["tokenizer"], plan["vocab_size"], plan["lowercase"]
-    split, marked = plan.get("word_split", "rules"), plan.get("marked", "")
     folder = work / f"words-{heldout}"
     folder.mkdir(exist_ok=True)
-    arguments = (settings.field, kind, lowercase, split, heldout, marked)
     reasons: dict[str, int] = {}
+    arguments = (settings.selection, word_counts.counting(plan, heldout))
     paths = _each_piece(inputs, settings.field, pool, "count words", folder, reasons, count_piece, arguments)
-    counts: dict[str, int] = {}
     fields: set[str] = set()
-    limit, floor = max(COUNTED_WORDS, 4 * size), 0
+    words = 0
     for path in paths:
-        report, pairs = piecework.read_counts(path)
+        report, _ = word_counts.read_counts(path, word_counts.BUCKETS)
+        words += report["words"]
         fields.update(report["fields"])
         for reason, number in report["counts"].items():
             cleaning.add(reasons, reason, number)
-        for word, count in pairs:
-            counts[word] = counts.get(word, 0) + count
-        while len(counts) > limit:
-            floor += 1
-            counts = {word: count for word, count in counts.items() if count > floor}
+    counts = word_counts.frequent(paths, words, word_counts.most_words(plan), folder, pool)
     if not counts and heldout:
         return _learn(settings, inputs, plan, 0.0, work, pool)  # so few documents that all of them fell on that side
     if not counts:
-        raise _nothing(reasons, fields, settings.field)
-    _say(f"learning {kind} vocabulary from {sum(counts.values()):,} words, {len(counts):,} distinct")
-    if kind == "words":
-        pieces = words.learn_pieces(counts, size, settings.min_count)
-        made: Tokenizer = words.Words(pieces, lowercase, split, marked=marked)
-    elif kind == "bpe":
-        from ctxjax.text import bpe, bpe_learning
-
-        made = bpe.BPE(*bpe_learning.learn_pieces(counts, size), lowercase)
-    elif kind == "byte_bpe":
-        from ctxjax.text import byte_bpe, byte_learning
-
-        made = byte_bpe.ByteBPE(*byte_learning.learn_pieces(counts, size), lowercase)
-    else:
-        made = WordPiece(learning.learn_pieces(counts, size), lowercase)
+        raise nothing_left(reasons, fields, settings.field)
+    made = learn(counts, plan)
     shutil.rmtree(folder)
     return made
 
 
-def _nothing(counts: dict[str, int], fields: set[str], field: str) -> NothingUsableError:
+def learn(counts: dict[str, int], plan: dict[str, Any]) -> Tokenizer:
+    """The tokenizer of a plan, learned from words and their counts."""
+    from ctxjax.text import learning, words
+    from ctxjax.text.wordpiece import WordPiece
+
+    kind, size, lowercase = plan["tokenizer"], plan["vocab_size"], plan["lowercase"]
+    _say(f"learning {kind} vocabulary from {sum(counts.values()):,} words, {len(counts):,} distinct")
+    if kind == "words":
+        pieces = words.learn_pieces(counts, size, plan["min_count"])
+        return words.Words(pieces, lowercase, plan["word_split"], marked=plan.get("marked", ""))
+    if kind == "bpe":
+        from ctxjax.text import bpe, bpe_learning
+
+        return bpe.BPE(*bpe_learning.learn_pieces(counts, size), lowercase)
+    if kind == "byte_bpe":
+        from ctxjax.text import byte_bpe, byte_learning
+
+        return byte_bpe.ByteBPE(*byte_learning.learn_pieces(counts, size), lowercase)
+    return WordPiece(learning.learn_pieces(counts, size), lowercase)
+
+
+def nothing_left(counts: dict[str, int], fields: Collection[str], field: str) -> NothingUsableError:
+    """What is said of inputs of which nothing is left."""
     reasons = ", ".join(f"{counts[reason]} {reason}" for reason in cleaning.DROPPED if counts.get(reason))
     hint = ""
     if fields and counts.get(cleaning.NO_FIELD):
@@ -226,21 +245,27 @@ def _nothing(counts: dict[str, int], fields: set[str], field: str) -> NothingUsa
     return NothingUsableError(f"nothing usable is left of the inputs ({reasons or 'no words'}){hint}")
 
 
-def _layout(reports: Sequence[dict[str, Any]], heldout: float) -> dict[str, list[tuple[str, int, int]]]:
-    """Shard names and ranges of keys of each split. With two documents or more neither split is empty."""
-    first, last = min(r["first"] for r in reports), max(r["last"] for r in reports)
+def make_layout(report: dict[str, Any], heldout: float, apart: bool, shard_bytes: int) -> dict[str, list[Shard]]:
+    """Shard names and ranges of keys of each split. With two documents or more neither split is empty.
+
+    Args:
+      report: of all pieces together.
+      heldout: share of the documents that is held out.
+      apart: the documents are those of `--heldout_input`, all of them held out.
+      shard_bytes: of records in a shard, about.
+    """
+    first, last = report["first"], report["last"]
     border = piecework.heldout_below(heldout)
     if heldout and first < last:
         border = min(max(border, first + 1), last)
     elif first == last:
         border = 0
-    total = sum(report["bytes"] for report in reports)
     made = {}
-    for split, low, high in (("train", border, piecework.KEYS), ("heldout", 0, border)):
-        number = max(1, math.ceil(total * (high - low) / piecework.KEYS / SHARD_BYTES))
+    for split, low, high in (("heldout" if apart else "train", border, piecework.KEYS), ("heldout", 0, border)):
+        number = max(1, math.ceil(report["bytes"] * (high - low) / piecework.KEYS / shard_bytes))
         edges = [low + (high - low) * i // number for i in range(number + 1)]
         if high > low:
-            made[split] = [(corpus.shard_name(split, i, number), edges[i], edges[i + 1]) for i in range(number)]
+            made[split] = [Shard(corpus.shard_name(split, i, number), edges[i], edges[i + 1]) for i in range(number)]
     return made
 
 
@@ -288,12 +313,14 @@ def _pieces(inputs: Sequence[reading.Input], field: str, counts: dict[str, int])
 
 
 def count_piece(*arguments: Any) -> None:
-    piecework.count_piece(*arguments)
+    word_counts.count_piece(*arguments)
 
 
-def encode_piece(chunks: Sequence[reading.Chunk], path: pathlib.Path, field: str, folder: str) -> int:
+def encode_piece(
+    chunks: Sequence[reading.Chunk], path: pathlib.Path, selection: piecework.Selection, folder: str
+) -> int:
     """Returns the number of tokens."""
-    return piecework.encode_piece(chunks, path, field, _open_once(folder))["tokens"]
+    return piecework.encode_piece(chunks, path, selection, _open_once(folder))["tokens"]
 
 
 @functools.lru_cache(1)
@@ -302,11 +329,22 @@ def _open_once(folder: str) -> Tokenizer:
 
 
 def write_range(
-    pieces: Sequence[pathlib.Path], low: int, high: int, path: pathlib.Path, stat: pathlib.Path, unk_id: int
+    pieces: Sequence[pathlib.Path],
+    shard: Shard,
+    path: pathlib.Path,
+    stat: pathlib.Path,
+    unk_id: int,
+    once: bool,
+    without: pathlib.Path | None,
 ) -> None:
-    duplicates = piecework.write_range(pieces, low, high, path, unk_id)
+    keys = None
+    if without is not None:
+        keys = np.load(without, mmap_mode="r").view(np.ndarray)
+        low, high = (int(np.searchsorted(keys, np.uint64(min(edge, piecework.KEYS - 1)))) for edge in shard[1:])
+        keys = np.array(keys[low : high + 1])
+    found = piecework.write_range(pieces, shard.low, shard.high, path, unk_id, once, keys)
     part = stat.with_suffix(".part")
-    part.write_text(json.dumps({"duplicates": duplicates}))
+    part.write_text(json.dumps(found._asdict()))
     replace(part, stat)
 
 

@@ -9,6 +9,8 @@ import json
 import re
 from collections.abc import Iterator, MutableMapping
 
+from ctxjax.data import filters
+
 Counts = MutableMapping[str, int]
 
 # What was left out.
@@ -21,7 +23,10 @@ NOT_TEXT = "JSON fields that are not text"
 LONG_LINES = "lines over the limit"
 EMPTY_PAIRS = "pairs with an empty side"
 LONG_PAIRS = "pairs with a side of too many tokens"
+EQUAL = "duplicate documents"
+NEAR = "near-duplicate documents"
 DROPPED = (EMPTY_FILES, EMPTY_DOCUMENTS, NO_TOKENS, BAD_JSON, NO_FIELD, NOT_TEXT, LONG_LINES, EMPTY_PAIRS, LONG_PAIRS)
+DROPPED += (*filters.REASONS, EQUAL, NEAR)
 # What was changed and kept.
 NULS = "NUL characters removed"
 CONTROLS = "control characters removed"

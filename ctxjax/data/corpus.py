@@ -14,12 +14,13 @@ found by two binary searches and no scan.
 from __future__ import annotations
 
 import collections
+import itertools
 import json
 import os
 import pathlib
 import threading
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Integer
@@ -46,6 +47,8 @@ __all__ = [
     "Corpus",
     "CorpusError",
     "Section",
+    "ShardCounts",
+    "count_shard",
     "decode_section",
     "encode_section",
     "finish",
@@ -70,11 +73,43 @@ class _Tokenizer(Protocol):
     def save(self, folder: Any) -> Any: ...
 
 
+class ShardCounts(NamedTuple):
+    """What some consecutive records of a shard add to the side arrays, counted from the first of them.
+
+    Attributes:
+      lengths: tokens of each sentence.
+      documents: the first sentence of each document that begins here.
+      sections: the first sentence of each record.
+    """
+
+    lengths: Integer[np.ndarray, " sentences"]
+    documents: Integer[np.ndarray, " documents"]
+    sections: Integer[np.ndarray, " records"]
+
+
+def count_shard(path: str | os.PathLike[str], at_once: int = 64) -> Iterator[ShardCounts]:
+    """Read every section of a shard once, in order, and count so many at a time."""
+    document = None
+    found = read_shard(path)
+    while part := list(itertools.islice(found, at_once)):
+        sections = np.cumsum([0, *(len(section.lengths) for section in part)])[:-1]
+        before = [document, *(section.document for section in part)]
+        new = [section.document != last for section, last in zip(part, before)]  # a document never spans two shards
+        document = before[-1]
+        yield ShardCounts(np.concatenate([section.lengths for section in part]), sections[new], sections)
+
+
+def describe_file(path: pathlib.Path) -> dict[str, Any]:
+    """What the manifest says of a file."""
+    return {"bytes": path.stat().st_size, "xxh3_128": file_digest(path)}
+
+
 def finish(
     folder: str | os.PathLike[str],
     tokenizer: _Tokenizer,
     splits: Mapping[str, Sequence[str]],
     dropped: Mapping[str, int] | None = None,
+    counted: Callable[[str], tuple[Iterable[ShardCounts], dict[str, Any]]] | None = None,
     **about: Any,
 ) -> dict[str, Any]:
     """Complete a corpus whose shards are written: side arrays, tokenizer, digests, and the manifest as the last file.
@@ -84,6 +119,7 @@ def finish(
       tokenizer: what made the tokens; saved into the corpus.
       splits: the shard file names of each split, in the order that numbers its documents.
       dropped: reason -> count of what was not used.
+      counted: `count_shard` and `describe_file` of a shard by its name, where known; else shards are read here.
       **about: anything else that is JSON, kept in the manifest (settings, sources).
 
     Returns:
@@ -92,11 +128,12 @@ def finish(
     folder = pathlib.Path(folder)
     (folder / MANIFEST).unlink(missing_ok=True)  # from here on, and until the new manifest, the corpus is unfinished
     tokenizer.save(folder / "tokenizer")
-    counts = {split: _side_arrays(folder, split, shards) for split, shards in splits.items()}
-    names = [f"tokenizer/{path.name}" for path in sorted((folder / "tokenizer").iterdir()) if path.is_file()]
-    for split, shards in splits.items():
-        names += [*shards, *(f"{split}.{kind}.npy" for kind in ("sentences", "documents", "sections"))]
-    files = {name: {"bytes": (folder / name).stat().st_size, "xxh3_128": file_digest(folder / name)} for name in names}
+    counted = counted or (lambda name: (count_shard(folder / name), describe_file(folder / name)))
+    files: dict[str, dict[str, Any]] = {}
+    for path in sorted((folder / "tokenizer").iterdir()):
+        if path.is_file():
+            files[f"tokenizer/{path.name}"] = describe_file(path)
+    counts = {split: _side_arrays(folder, split, shards, counted, files) for split, shards in splits.items()}
     manifest = {
         "format": FORMAT,
         "tokenizer": {"kind": tokenizer.kind, "pieces": len(tokenizer), "digest": tokenizer.digest()},
@@ -111,24 +148,28 @@ def finish(
     return manifest
 
 
-def _side_arrays(folder: pathlib.Path, split: str, shards: Sequence[str]) -> dict[str, Any]:
-    """Read every section of a split once, in order, and write the cumulative counts."""
-    writers = {
-        kind: ArrayWriter(folder / f"{split}.{kind}.npy", "<i8") for kind in ("sentences", "documents", "sections")
-    }
+def _side_arrays(
+    folder: pathlib.Path,
+    split: str,
+    shards: Sequence[str],
+    counted: Callable[[str], tuple[Iterable[ShardCounts], dict[str, Any]]],
+    files: dict[str, dict[str, Any]],
+) -> dict[str, Any]:
+    """Write the cumulative counts of a split, shard by shard; what is said of its files is added to `files`."""
+    kinds = ("sentences", "documents", "sections")
+    writers = {kind: ArrayWriter(folder / f"{split}.{kind}.npy", "<i8") for kind in kinds}
     tokens = sentences = 0
     records: list[int] = []
     try:
         for shard in shards:
-            document, count = None, 0
-            for section in read_shard(folder / shard):
-                if section.document != document:  # a document never spans two shards
-                    writers["documents"].append(np.array([sentences]))
-                    document = section.document
-                writers["sections"].append(np.array([sentences]))
-                ends = np.cumsum(section.lengths, dtype=np.int64)
-                writers["sentences"].append(tokens + ends - section.lengths)
-                tokens, sentences, count = tokens + int(ends[-1]), sentences + len(ends), count + 1
+            parts, files[shard] = counted(shard)
+            count = 0
+            for part in parts:
+                ends = np.cumsum(part.lengths, dtype=np.int64)
+                writers["sentences"].append(tokens + ends - part.lengths)
+                writers["documents"].append(sentences + part.documents)
+                writers["sections"].append(sentences + part.sections)
+                tokens, sentences, count = tokens + int(ends[-1]), sentences + len(ends), count + len(part.sections)
             records.append(count)
         documents = writers["documents"].length
         for kind, total in (("sentences", tokens), ("documents", sentences), ("sections", sentences)):
@@ -138,6 +179,7 @@ def _side_arrays(folder: pathlib.Path, split: str, shards: Sequence[str]) -> dic
         for writer in writers.values():
             writer.discard()
         raise
+    files |= {f"{split}.{kind}.npy": describe_file(folder / f"{split}.{kind}.npy") for kind in kinds}
     return {
         "documents": documents,
         "sentences": sentences,

@@ -110,6 +110,17 @@ def generated_corpus(kind: str, count: int = 200, pairs: bool = False) -> str:
     return _kept[key].name
 
 
+def generated_mixture(kind: str, counts: Mapping[str, int]) -> str:
+    """A folder of generated corpora of one tokenizer, name -> number of documents, written once a process."""
+    key = (f"mixture of {kind}: {dict(counts)}", 0, False)
+    if key not in _kept:
+        folder = tempfile.TemporaryDirectory(prefix="ctxjax-generated-")
+        for name, count in counts.items():
+            write_corpus(pathlib.Path(folder.name, name), kind, count)
+        _kept[key] = folder
+    return _kept[key].name
+
+
 def generated_texts(count: int = 400) -> str:
     """The folder of generated texts labelled with their topics, in fastText's layout, written once a process."""
     key = ("texts", count, False)

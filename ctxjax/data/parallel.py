@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import pathlib
 from collections.abc import Iterator
 from typing import IO
 
@@ -24,7 +23,7 @@ def describe(source: str, target: str) -> reading.Input:
     Raises:
       ConfigError: a file that is missing or cannot be read, or files of unequal numbers of lines.
     """
-    files = [pathlib.Path(path) for path in (source, target)]
+    files = [reading.located(path) for path in (source, target)]
     for file in files:
         if not file.is_file():
             raise ConfigError(f"--pairs: {file} is not a file")
@@ -41,7 +40,7 @@ def describe(source: str, target: str) -> reading.Input:
 
 def count_lines(path: str | os.PathLike[str]) -> int:
     """Lines of a file, compressed or not; a last one without a line break counts."""
-    with open(path, "rb") as raw:
+    with reading.opened(str(path)) as raw:
         return sum(1 for _ in lines(path, raw))
 
 
@@ -68,7 +67,7 @@ def read_texts(path: str | os.PathLike[str]) -> list[str]:
       ConfigError: the file is missing or cannot be read.
     """
     try:
-        with open(path, "rb") as raw:
+        with reading.opened(str(path)) as raw:
             return [clean(line or b"", {}) for line in lines(path, raw)]
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror})") from None
@@ -90,7 +89,7 @@ def read_pieces(item: reading.Input, number: int, counts: cleaning.Counts) -> It
     assert item.target is not None
     held: list[bytes] = []
     size = 0
-    with open(item.path, "rb") as raw, open(item.target, "rb") as other:
+    with reading.opened(item.path) as raw, reading.opened(item.target) as other:
         for source, target in itertools.zip_longest(lines(item.path, raw), lines(item.target, other)):
             if source is None or target is None:
                 cleaning.add(counts, cleaning.LONG_LINES)

@@ -1,4 +1,4 @@
-"""What a worker does: count the words of a piece, encode a piece, write a shard. Each result is one atomic file.
+"""What a worker does: encode a piece, write a shard. Each result is one atomic file.
 
 A finished piece is a file of documents sorted by key, the key being the hash of the clean text. Shards are ranges of
 keys, so a shard is one contiguous read from every piece, and the corpus depends on the set of documents alone: not on
@@ -19,7 +19,7 @@ import xxhash
 from jaxtyping import Int, UInt64
 
 from ctxjax.config import ConfigError
-from ctxjax.data import cleaning, parallel
+from ctxjax.data import cleaning, duplicates, filters, parallel
 from ctxjax.data.arrays import replace
 from ctxjax.data.reading import DOCUMENT_BYTES, Chunk
 from ctxjax.data.shards import SECTION_TOKENS, decode_section, encode_section, write_shard
@@ -31,6 +31,7 @@ _HEADER = struct.Struct("<8sIQ")  # magic, bytes of the report, documents
 _MAGIC = b"CTXPIECE"
 _TOGETHER = 1 << 18  # characters encoded at a time
 _OPEN_FILES = 128
+FIELDS = 50  # names of JSON fields that a report keeps
 
 
 class Document(NamedTuple):
@@ -40,6 +41,27 @@ class Document(NamedTuple):
     text: str
     lines: list[str] | None
     pair: bool = False
+
+
+class Selection(NamedTuple):
+    """Which documents are taken from the inputs: the field of records, the rules, and what becomes of duplicates."""
+
+    field: str = "text"
+    rules: filters.Filters = filters.Filters()
+    duplicates: str = "keep"
+
+
+def selected(chunk: Chunk, selection: Selection, counts: cleaning.Counts, seen: set[str]) -> Iterator[Document]:
+    """The documents of a chunk that no rule rejects; others are counted."""
+    found = documents(chunk, selection.field, counts, seen)
+    if not selection.rules.given():
+        yield from found
+        return
+    for document in found:
+        if reason := selection.rules.rejects(document.text):
+            cleaning.add(counts, reason)
+        else:
+            yield document
 
 
 def documents(chunk: Chunk, field: str, counts: cleaning.Counts, seen: set[str]) -> Iterator[Document]:
@@ -80,62 +102,34 @@ def _key(text: str) -> int:
     return xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"))
 
 
-def count_piece(
-    chunks: Sequence[Chunk],
-    path: pathlib.Path,
-    field: str,
-    kind: str,
-    lowercase: bool,
-    split: str,
-    heldout: float,
-    marked: str = "",
-) -> None:
-    """Write the words of a piece's training documents: a line of JSON about it, then `word<TAB>count` lines."""
-    from ctxjax.text import learning, words
+class Encoded(NamedTuple):
+    """A piece, tokenised.
 
-    counts: dict[str, int] = {}
-    reasons: dict[str, int] = {}
-    seen: set[str] = set()
-    threshold = heldout_below(heldout)
-    for chunk in chunks:
-        for document in documents(chunk, field, reasons, seen):
-            if document.key < threshold:
-                continue
-            if kind == "words":
-                words.count_words(document.text, lowercase, split, counts, marked)
-            elif kind == "bpe":
-                from ctxjax.text import bpe
+    Attributes:
+      documents: (key, record) of every document, sorted.
+      report: how many there are, and what was left out or repaired.
+      bands: rows of key and bands of every document that has a token; None unless near duplicates are looked for.
+    """
 
-                learning.count_words(bpe.plain(document.text), lowercase, counts)
-            elif kind == "byte_bpe":
-                from ctxjax.text import byte_learning
-
-                byte_learning.count_pretokens(document.text, lowercase, counts)
-            else:
-                learning.count_words(document.text, lowercase, counts)
-    lines = [json.dumps({"counts": reasons, "fields": sorted(seen)[:50]}) + "\n"]
-    lines += [f"{word}\t{count}\n" for word, count in sorted(counts.items())]
-    _write(path, "".join(lines).encode("utf-8", "surrogatepass"))
+    documents: list[tuple[int, bytes]]
+    report: dict[str, Any]
+    bands: UInt64[np.ndarray, "n bands1"] | None
 
 
-def read_counts(path: pathlib.Path) -> tuple[dict[str, Any], Iterator[tuple[str, int]]]:
-    """What `count_piece` wrote: its report, and the words with their counts."""
-    lines = path.read_bytes().decode("utf-8", "surrogatepass").split("\n")
-    pairs = (line.rpartition("\t") for line in lines[1:] if line)
-    return json.loads(lines[0]), ((word, int(count)) for word, _, count in pairs)
-
-
-def encode_piece(chunks: Sequence[Chunk], path: pathlib.Path, field: str, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Tokenise a piece into a file of documents sorted by key; returns its report."""
+def encode_chunks(chunks: Sequence[Chunk], selection: Selection, tokenizer: Tokenizer) -> Encoded:
+    """Tokenise the documents of a piece."""
     counts: dict[str, int] = {}
     seen: set[str] = set()
     made: list[tuple[int, bytes]] = []
     held: list[tuple[int, list[str]]] = []
+    bands: dict[int, np.ndarray] = {}
     size = tokens = 0
     pairs = any(chunk.format == parallel.FORMAT for chunk in chunks)  # then all are
     for chunk in chunks:
-        for document in documents(chunk, field, counts, seen):
+        for document in selected(chunk, selection, counts, seen):
             held.append((document.key, _sentences(document, tokenizer.keeps_space)))
+            if selection.duplicates == "near" and document.key not in bands:
+                bands[document.key] = duplicates.bands(document.text)
             size += len(document.text)
             if size >= _TOGETHER:
                 tokens += encode_documents(held, tokenizer, counts, made, pairs)
@@ -149,14 +143,50 @@ def encode_piece(chunks: Sequence[Chunk], path: pathlib.Path, field: str, tokeni
         "first": made[0][0] if made else None,
         "last": made[-1][0] if made else None,
         "counts": counts,
-        "fields": sorted(seen)[:50],
+        "fields": sorted(seen)[:FIELDS],
     }
+    if selection.duplicates != "near":
+        return Encoded(made, report, None)
+    keys = np.unique(np.array([key for key, _ in made], np.uint64))
+    rows = np.array([bands[key] for key in keys.tolist()], np.uint64).reshape(len(keys), duplicates.BANDS)
+    return Encoded(made, report, np.concatenate([keys[:, None], rows], axis=1))
+
+
+def encode_piece(
+    chunks: Sequence[Chunk], path: pathlib.Path, selection: Selection, tokenizer: Tokenizer
+) -> dict[str, Any]:
+    """Tokenise a piece into a file of documents sorted by key; returns its report."""
+    made, report, bands = encode_chunks(chunks, selection, tokenizer)
+    if bands is not None:
+        np.save(bands_of(path), bands)  # before the piece, whose name says that all is there
     text = json.dumps(report).encode()
     keys = np.array([key for key, _ in made], "<u8")
     sizes = np.array([len(record) for _, record in made], "<u8")
     head = _HEADER.pack(_MAGIC, len(text), len(made))
-    _write(path, b"".join([head, text, keys.tobytes(), sizes.tobytes(), *(record for _, record in made)]))
+    write_file(path, b"".join([head, text, keys.tobytes(), sizes.tobytes(), *(record for _, record in made)]))
     return report
+
+
+def bands_of(path: pathlib.Path) -> pathlib.Path:
+    """Where the bands of a piece lie."""
+    return path.with_name(f"{path.name}.bands.npy")
+
+
+def merge_reports(reports: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """The report of several pieces together, in whatever order; of none, that of an empty one."""
+    merged: dict[str, Any] = {"documents": 0, "tokens": 0, "bytes": 0, "first": None, "last": None}
+    counts: dict[str, int] = {}
+    fields: set[str] = set()
+    for report in reports:
+        for name in ("documents", "tokens", "bytes"):
+            merged[name] += report.get(name, 0)
+        for name, least in (("first", min), ("last", max)):
+            known = [value for value in (merged[name], report.get(name)) if value is not None]
+            merged[name] = least(known) if known else None
+        for reason, number in report["counts"].items():
+            cleaning.add(counts, reason, number)
+        fields.update(report["fields"])
+    return merged | {"counts": counts, "fields": sorted(fields)[:FIELDS]}
 
 
 def _sentences(document: Document, whole: bool) -> list[str]:
@@ -240,7 +270,7 @@ def _cut_long(lengths: Int[np.ndarray, " s"], counts: cleaning.Counts) -> Int[np
     return np.array(out, np.int64)
 
 
-def _write(path: pathlib.Path, content: bytes) -> None:
+def write_file(path: pathlib.Path, content: bytes) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_bytes(content)
     replace(part, path)
@@ -276,14 +306,38 @@ def _read_range(path: pathlib.Path, low: int, high: int) -> _Range:
     return _Range(keys[begin:end], (ends - sizes)[begin:end], sizes[begin:end])
 
 
-def write_range(pieces: Sequence[pathlib.Path], low: int, high: int, path: pathlib.Path, unk_id: int) -> int:
-    """Write the shard of all documents with keys in [low, high), in order; returns how many are duplicates.
+class Duplicates(NamedTuple):
+    """How many documents of a shard are equal to one before, and how many were left out as near duplicates."""
+
+    equal: int
+    near: int
+
+
+def write_range(
+    pieces: Sequence[pathlib.Path],
+    low: int,
+    high: int,
+    path: pathlib.Path,
+    unk_id: int,
+    once: bool = False,
+    without: UInt64[np.ndarray, " n"] | None = None,
+) -> Duplicates:
+    """Write the shard of all documents with keys in [low, high), in order.
 
     Documents are read one by one where they lie; what is held is a few numbers for each.
+
+    Args:
+      pieces: of `encode_piece`.
+      low, high: range of keys.
+      path: of the shard.
+      unk_id: of the tokenizer.
+      once: write equal documents once.
+      without: keys of documents that are left out, sorted.
 
     Raises:
       ConfigError: a piece is not as it was written.
     """
+    near = 0
     try:
         found = [_read_range(piece, low, high) for piece in pieces]
         keys = np.concatenate([part.keys for part in found])
@@ -291,12 +345,18 @@ def write_range(pieces: Sequence[pathlib.Path], low: int, high: int, path: pathl
         offsets = np.concatenate([part.offsets for part in found])
         sizes = np.concatenate([part.sizes for part in found])
         order = np.argsort(keys, kind="stable")  # equal keys are equal documents, so their order is of no account
+        if without is not None:
+            kept = ~np.isin(keys[order], without)
+            near, order = int((~kept).sum()), order[kept]
+        again = np.flatnonzero(np.diff(keys[order]) == 0) + 1
+        if once:
+            order = np.delete(order, again)
         places = zip(owners[order].tolist(), offsets[order].tolist(), sizes[order].tolist())
-        write_shard(path, _records(_fetch(pieces, places), unk_id))
+        write_shard(path, records(_fetch(pieces, places), unk_id))
     except (struct.error, ValueError) as error:
         where = pieces[0].parent.parent
         raise ConfigError(f"the pieces in {where} are damaged ({error}); delete {where} and run again") from None
-    return int((np.diff(keys[order]) == 0).sum())
+    return Duplicates(len(again), near)
 
 
 def _fetch(pieces: Sequence[pathlib.Path], places: Iterable[tuple[int, int, int]]) -> Iterator[bytes]:
@@ -317,7 +377,7 @@ def _fetch(pieces: Sequence[pathlib.Path], places: Iterable[tuple[int, int, int]
             os.close(file)
 
 
-def _records(found: Iterable[bytes], unk_id: int) -> Iterator[bytes]:
+def records(found: Iterable[bytes], unk_id: int) -> Iterator[bytes]:
     """Sections of documents in order, each closed once it holds SECTION_TOKENS."""
     for number, record in enumerate(found):
         whole = decode_section(record)

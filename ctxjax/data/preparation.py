@@ -7,11 +7,11 @@ import dataclasses
 import fcntl
 import json
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ctxjax.config import ConfigError, fingerprint
-from ctxjax.data import corpus, parallel, reading, tfds_text
+from ctxjax.data import corpus, duplicates, filters, parallel, piecework, reading, tfds_text
 from ctxjax.data.arrays import replace
 from ctxjax.text import open_tokenizer
 from ctxjax.text.tokenizer import Tokenizer
@@ -38,7 +38,11 @@ class Settings:
     marked: str | None = None
     heldout: float = 0.02
     heldout_input: tuple[str, ...] = ()
+    duplicates: str = "keep"
+    rules: filters.Filters = dataclasses.field(default_factory=filters.Filters)
     workers: int | None = None
+    runner: str | None = None
+    runner_options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not (self.input or self.pairs):
@@ -63,8 +67,23 @@ class Settings:
             raise ConfigError(
                 "--heldout_input says what is held out, so --heldout has nothing to say; leave one of them out"
             )
+        if self.duplicates not in duplicates.KINDS:
+            raise ConfigError(f"--duplicates {self.duplicates} is none of {', '.join(duplicates.KINDS)}")
+        if self.duplicates == "near":
+            duplicates.check()
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"--workers {self.workers} is less than 1")
+        if self.runner_options and not self.runner:
+            raise ConfigError(
+                "--runner_options is of a --runner of Apache Beam; name one, as in --runner DataflowRunner"
+            )
+        if "://" in self.output and not self.runner:
+            raise ConfigError(f"--output {self.output} is no folder of this machine; give --runner, or a folder")
+
+    @property
+    def selection(self) -> piecework.Selection:
+        """Which documents are taken."""
+        return piecework.Selection(self.field, self.rules, self.duplicates)
 
 
 def given_tokenizer(settings: Settings) -> Tokenizer | None:
@@ -86,12 +105,15 @@ def given_tokenizer(settings: Settings) -> Tokenizer | None:
     return tokenizer
 
 
-def find_inputs(settings: Settings, given: Sequence[str]) -> list[reading.Input]:
+def find_inputs(
+    settings: Settings, given: Sequence[str], digests: Callable[[Sequence[str]], Mapping[str, str]] | None = None
+) -> list[reading.Input]:
     """Every source of text with its format and digest.
 
     Args:
       settings: format, field and output.
       given: `settings.input` or `settings.heldout_input`.
+      digests: as `reading.describe` takes it.
 
     Raises:
       ConfigError: an input that is missing, cannot be read, or lies in the output folder.
@@ -99,7 +121,7 @@ def find_inputs(settings: Settings, given: Sequence[str]) -> list[reading.Input]
     output = pathlib.Path(settings.output).resolve()
     names = [item for item in given if item.startswith(tfds_text.PREFIX)]
     files = [item for item in given if item not in names]
-    found = reading.describe(reading.find_files(files), settings.format) if files else []
+    found = reading.describe(reading.find_files(files), settings.format, digests) if files else []
     _outside(output, *(item.path for item in found))
     return found + [tfds_text.describe(name, settings.field) for name in names]
 
@@ -143,7 +165,10 @@ def make_plan(
     formats = {item.format for item in (*inputs, *heldout)}
     plain = {"sentences", "documents", parallel.FORMAT}  # which have no fields
     field = settings.field if formats - plain else None
-    plan = {"settings": vocabulary | {"heldout": settings.heldout, "field": field}, "inputs": _about(inputs)}
+    chosen = {"heldout": settings.heldout, "field": field}
+    chosen |= {"duplicates": settings.duplicates} if settings.duplicates != "keep" else {}
+    chosen |= json.loads(json.dumps(settings.rules.given()))  # as a manifest gives it back
+    plan = {"settings": vocabulary | chosen, "inputs": _about(inputs)}
     return plan | ({"heldout_inputs": _about(heldout)} if heldout else {})
 
 

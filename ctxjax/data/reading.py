@@ -17,7 +17,7 @@ import os
 import pathlib
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any, NamedTuple
 
 import xxhash
@@ -74,72 +74,125 @@ class Piece(NamedTuple):
     read: int
 
 
-def find_files(inputs: Sequence[str]) -> list[pathlib.Path]:
+def located(path: str) -> Any:
+    """A path on this machine, or in the store that it names (`gs://BUCKET/...`)."""
+    if "://" not in path:
+        return pathlib.Path(path)
+    from etils import epath
+
+    return epath.Path(path)
+
+
+def opened(path: str) -> IO[bytes]:
+    """A file's bytes, wherever it lies."""
+    return open(path, "rb") if "://" not in path else io.BufferedReader(located(path).open("rb"), _BLOCK)
+
+
+def size_of(path: Any) -> int:
+    """Bytes of a file, wherever it lies."""
+    stat = path.stat()
+    return stat.st_size if hasattr(stat, "st_size") else stat.length
+
+
+def find_files(inputs: Sequence[str]) -> list[Any]:
     """The files behind paths, folders (all files below, hidden ones left out) and globs, sorted, each once.
 
     Raises:
       ConfigError: a path that is not there, or a folder or glob without a file.
     """
-    found: dict[str, pathlib.Path] = {}
+    found: dict[str, Any] = {}
     for item in inputs:
-        path = pathlib.Path(item)
+        path = located(item)
         if path.is_dir():
-            files = [p for p in path.rglob("*") if p.is_file() and not _hidden(p.relative_to(path))]
+            files = [file for file in _below(path) if not _hidden(file.relative_to(path))]
         elif path.exists():
             files = [path]
         elif glob.has_magic(item):
-            files = [pathlib.Path(p) for p in glob.glob(item, recursive=True) if os.path.isfile(p)]
+            files = [p for p in _matches(item) if p.is_file()]
         else:
             raise ConfigError(f"input {item} does not exist")
         if not files:
             raise ConfigError(f"input {item} holds no file")
         for file in files:
-            found.setdefault(os.path.realpath(file), file)
+            found.setdefault(str(file) if "://" in item else os.path.realpath(file), file)
     return sorted(found.values(), key=lambda p: p.as_posix())
+
+
+def _below(folder: Any) -> Iterator[Any]:
+    if isinstance(folder, pathlib.Path):
+        yield from (path for path in folder.rglob("*") if path.is_file())
+        return
+    for path in folder.iterdir():  # a store's path has no recursive glob
+        if path.is_dir():
+            yield from _below(path)
+        else:
+            yield path
+
+
+def _matches(pattern: str) -> Iterator[Any]:
+    if "://" not in pattern:
+        return map(pathlib.Path, glob.iglob(pattern, recursive=True))
+    folder, rest = located(pattern), []
+    while glob.has_magic(str(folder)):
+        folder, rest = folder.parent, [folder.name, *rest]
+    return iter(folder.glob("/".join(rest)))
 
 
 def _hidden(path: pathlib.Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def describe(files: Sequence[pathlib.Path], format: str) -> list[Input]:
+def describe(
+    files: Sequence[Any], format: str, digests: Callable[[Sequence[str]], Mapping[str, str]] | None = None
+) -> list[Input]:
     """Digest every file and settle its format; "auto" looks at the names, then at the beginnings.
+
+    Args:
+      files: from `find_files`.
+      format: one of `FORMATS`.
+      digests: what gives `digest` of all files; else they are read here.
 
     Raises:
       ConfigError: a file that cannot be read.
     """
     settled = {file: format for file in files}
     if format == "auto":
-        plain: list[pathlib.Path] = []
+        plain: list[Any] = []
         for file in files:
             settled[file] = "jsonl" if _is_json(file) else "text"
             if settled[file] == "text":
                 plain.append(file)
         verdict = "sentences" if plain and _one_sentence_a_line(plain) else "documents"
         settled |= {file: verdict for file in plain}
-    return [Input(str(file), settled[file], file.stat().st_size, _digest(file)) for file in files]
+    known = digests([str(file) for file in files]) if digests else {str(file): digest(str(file)) for file in files}
+    return [Input(str(file), settled[file], size_of(file), known[str(file)]) for file in files]
 
 
-def _digest(file: pathlib.Path) -> str:
-    digest = xxhash.xxh3_128()
+def digest(file: str) -> str:
+    """xxh3_128 of a file, wherever it lies, in hexadecimal.
+
+    Raises:
+      ConfigError: it cannot be read.
+    """
+    made = xxhash.xxh3_128()
     try:
-        with open(file, "rb") as raw:
+        with opened(file) as raw:
             while block := raw.read(_BLOCK):
-                digest.update(block)
+                made.update(block)
     except OSError as error:
         raise ConfigError(f"input {file} cannot be read ({error.strerror})") from None
-    return digest.hexdigest()
+    return made.hexdigest()
 
 
-def _head(file: pathlib.Path, size: int) -> str:
+def _head(file: Any, size: int) -> str:
     try:
-        with open(file, "rb") as raw:
+        with opened(str(file)) as raw:
             return read_bytes(open_stream(file, raw), size, file).decode("utf-8", "replace").lstrip("\ufeff")
     except OSError as error:
         raise ConfigError(f"input {file} cannot be read ({error.strerror})") from None
 
 
-def _is_json(file: pathlib.Path) -> bool:
+def _is_json(file: Any) -> bool:
     suffixes = [suffix.lower() for suffix in file.suffixes if suffix.lower() not in _OPENERS]
     if suffixes and suffixes[-1] in _JSON + _TEXT:
         return suffixes[-1] in _JSON
@@ -153,7 +206,7 @@ def _is_json(file: pathlib.Path) -> bool:
         return len(first) == 1 and len(head) >= 1 << 15  # one object, longer than what was read
 
 
-def _one_sentence_a_line(files: Sequence[pathlib.Path]) -> bool:
+def _one_sentence_a_line(files: Sequence[Any]) -> bool:
     """Blank lines between runs of lines, nearly every line being one whole sentence, in the first files together."""
     from ctxjax.text.sentences import split_sentences
 
@@ -250,8 +303,8 @@ def read_pieces(inputs: Sequence[Input], counts: cleaning.Counts) -> Iterator[Pi
     number = size = before = 0
     chunks: list[Chunk] = []
     for item in inputs:
-        with open(item.path, "rb") as raw:
-            for data in _blocks(item, raw, counts):
+        with opened(item.path) as raw:
+            for data in blocks(item, raw, counts):
                 chunks.append(Chunk(item.format, data))
                 size += len(data)
                 if size >= PIECE_BYTES or len(chunks) >= 4096:
@@ -262,7 +315,7 @@ def read_pieces(inputs: Sequence[Input], counts: cleaning.Counts) -> Iterator[Pi
         yield Piece(number, chunks, before)
 
 
-def _blocks(item: Input, raw: IO[bytes], counts: cleaning.Counts) -> Iterator[bytes]:
+def blocks(item: Input, raw: IO[bytes], counts: cleaning.Counts) -> Iterator[bytes]:
     """The bytes of a file, cut where its format allows it."""
     whole = item.format == "documents"
     limit = LINE_BYTES if item.format == "jsonl" else DOCUMENT_BYTES

@@ -120,12 +120,15 @@ def describe(item: str, field: str) -> Input:
     return Input(item, "texts", len(source), digest.hexdigest())
 
 
-def read_pieces(item: Input, field: str, first: int, counts: cleaning.Counts) -> Iterator[Piece]:
-    """The pieces of a dataset, numbered from `first`; they count records."""
+def read_pieces(
+    item: Input, field: str, first: int, counts: cleaning.Counts, rows: range | None = None
+) -> Iterator[Piece]:
+    """The pieces of a dataset, or of some rows of it, numbered from `first`; they count records."""
     _, source = open_source(item.path)
+    rows = range(len(source)) if rows is None else rows
     texts: list[bytes] = []
     number, size = first, 0
-    for row in range(len(source)):
+    for row in rows:
         value = source[row][field]
         values = value if isinstance(value, (list, tuple)) or hasattr(value, "tolist") else [value]
         if hasattr(values, "tolist"):
@@ -140,4 +143,4 @@ def read_pieces(item: Input, field: str, first: int, counts: cleaning.Counts) ->
             yield Piece(number, [Chunk("texts", texts)], row + 1)
             number, size, texts = number + 1, 0, []
     if texts:
-        yield Piece(number, [Chunk("texts", texts)], len(source))
+        yield Piece(number, [Chunk("texts", texts)], rows.stop)

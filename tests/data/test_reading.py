@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 
 from ctxjax.config import ConfigError
 from ctxjax.data import cleaning, piecework, reading, tfds_text
+from tests.data.stores import stored
 
 COMPRESS = {
     "": lambda data: data,
@@ -284,3 +285,18 @@ def test_tfds_mistakes_are_one_short_sentence(tfds_folder, name, message):
 def test_tfds_fields_are_named(tfds_folder):
     with pytest.raises(ConfigError, match="no field 'text'; --field is one of body, id"):
         tfds_text.describe("tfds:ctxjax_local_text", "text")
+
+
+def test_object_stores_are_read_like_folders(monkeypatch):
+    store = stored(monkeypatch)
+    store.pipe("s3://bucket/texts/a.jsonl", b'{"text": "One."}\n')
+    store.pipe("s3://bucket/texts/more/b.jsonl.gz", gzip.compress(b'{"text": "Two."}\n'))
+    store.pipe("s3://bucket/texts/.hidden/c.jsonl", b"no")
+    found = reading.describe(reading.find_files(["s3://bucket/texts", "s3://bucket/texts/*.jsonl"]), "auto")
+    assert [item.path for item in found] == ["s3://bucket/texts/a.jsonl", "s3://bucket/texts/more/b.jsonl.gz"]
+    assert found[0].size == 17 and found[0].digest == reading.xxhash.xxh3_128(b'{"text": "One."}\n').hexdigest()
+    (piece,) = reading.read_pieces(found, {})
+    assert [chunk.data for chunk in piece.chunks] == [b'{"text": "One."}\n', b'{"text": "Two."}\n']
+    for name in ("s3://bucket/nothing", "s3://bucket/texts/*.txt"):
+        with pytest.raises(ConfigError, match=r"does not exist|holds no file"):
+            reading.find_files([name])

@@ -461,7 +461,7 @@ def test_no_room_is_one_sentence(text, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(building.piecework, "_write", full)
+    monkeypatch.setattr(building.piecework, "write_file", full)
     with pytest.raises(ConfigError, match=r"cannot write under .* \(No space left on device\); the same command"):
         run(text, tmp_path)
 

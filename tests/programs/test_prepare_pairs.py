@@ -74,7 +74,7 @@ def test_pieces_of_any_size_give_the_same_corpus(texts, tmp_path, monkeypatch):
 def test_it_continues_where_it_was_killed(texts, tmp_path, monkeypatch):
     run(*texts[:2], tmp_path / "one")
     monkeypatch.setattr(reading, "PIECE_BYTES", 700)
-    write, seen = building.piecework._write, []
+    write, seen = building.piecework.write_file, []
 
     def killed(path, content):
         seen.append(path)
@@ -82,7 +82,7 @@ def test_it_continues_where_it_was_killed(texts, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         write(path, content)
 
-    monkeypatch.setattr(building.piecework, "_write", killed)
+    monkeypatch.setattr(building.piecework, "write_file", killed)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             run(*texts[:2], tmp_path / "killed")
