@@ -34,7 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", nargs="*", type=pathlib.Path, help="run folders whose curves to draw")
     parser.add_argument("--output", type=pathlib.Path, help="picture of the curves, as in curves.png")
     parser.add_argument(
-        "--suite", type=pathlib.Path, help="JSON that `ctxjax.evaluate --output` wrote of the same models"
+        "--suite",
+        type=pathlib.Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="JSON that `ctxjax.evaluate --output` wrote of the same models, in one file or several",
     )
     parser.add_argument("--tasks", type=pathlib.Path, help="record.json of experiments/tasks/compare.py")
     parser.add_argument("--page", type=pathlib.Path, help="one HTML page of the runs, the suite and the tasks")
@@ -59,9 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.runs and args.page:
         from ctxjax import page
 
-        suite, tasks = (read_json(path, option) if path else {} for path, option in (
-            (args.suite, "--suite"), (args.tasks, "--tasks")
-        ))  # fmt: skip
+        suite = {name: found for path in args.suite for name, found in read_json(path, "--suite").items()}
+        tasks = read_json(args.tasks, "--tasks") if args.tasks else {}
         page.write(args.page, args.runs, suite, tasks.get("comparison", {}))
         print(f"wrote {args.page}")
     if args.runs and args.output:

@@ -89,7 +89,8 @@ def main(argv: list[str] | None = None) -> int:
     if not (output / "text.jsonl").exists():
         take_text(options.text, output, int(options.words or WORDS[options.size]))
     found = stages(output, options.size, options.passes, families, options.quick)
-    if code := run_stages(found, pieces_of):
+    (output / "suite").mkdir(exist_ok=True)
+    if code := run_stages(left(found, output), pieces_of):
         return code
     print(f"\n{(time.monotonic() - began) / 60:.1f} minutes. The page: {output / 'lineage.html'}")
     return 0
@@ -114,14 +115,32 @@ def stages(
         arguments += [f"--config.{field}={value}" for field, value in CHANGES[size].get(name, {}).items()]
         found.append((f"train {name}", arguments))
     suite = f"experiments/evaluate/without_labels.py:size={'quick' if quick else 'full'}"
-    arguments = ["-m", "ctxjax.evaluate", "--workdir", *(str(output / name) for name in families), "--config", suite]
-    arguments += [f"--config.evals.text.texts={(output / 'heldout.txt').resolve()}", "--config.evals.text.limit=0"]
-    arguments += [f"--config.evals.senses.corpus={output / 'words'}", "--output", str(output / "suite.json")]
-    arguments += ["--record", str(output / "records")]
-    found.append(("evaluate", arguments))
+    for name in families:
+        arguments = ["-m", "ctxjax.evaluate", "--workdir", str(output / name), "--config", suite]
+        arguments += [f"--config.evals.text.texts={(output / 'heldout.txt').resolve()}", "--config.evals.text.limit=0"]
+        arguments += [f"--config.evals.senses.corpus={output / 'words'}", "--output", str(suite_of(output, name))]
+        found.append((f"evaluate {name}", [*arguments, "--record", str(output / "records")]))
     page = ["-m", "ctxjax.report", *(str(output / name) for name in families)]
-    found.append(("page", [*page, "--suite", str(output / "suite.json"), "--page", str(output / "lineage.html")]))
+    page += ["--suite", *(str(suite_of(output, name)) for name in families)]
+    found.append(("page", [*page, "--page", str(output / "lineage.html")]))
     return found
+
+
+def suite_of(output: pathlib.Path, name: str) -> pathlib.Path:
+    """Where the evaluations of a family are written, and of which run: those of a later one are not there yet."""
+    return output / "suite" / f"{name}.json"
+
+
+def left(found: list[tuple[str, list[str]]], output: pathlib.Path) -> list[tuple[str, list[str]]]:
+    """The stages without the evaluations that are newer than what they are of, which begin anew when they are run."""
+
+    def done(title: str) -> bool:
+        kind, _, name = title.partition(" ")
+        suite, record = suite_of(output, name), output / name / "record.json"
+        there = kind == "evaluate" and suite.exists() and record.exists()
+        return there and suite.stat().st_mtime > record.stat().st_mtime
+
+    return [(title, arguments) for title, arguments in found if not done(title)]
 
 
 def take_text(paths: list[pathlib.Path], output: pathlib.Path, words: int) -> None:

@@ -251,8 +251,8 @@ class Plan(NamedTuple):
         """The pretrained models and what became of them, with what the suite of the lineage found, if it is there."""
         runs = dict.fromkeys(self.lineage / run for run in SYSTEMS.values() if self.has(run))
         made = ["-m", "ctxjax.report", *map(str, runs), "--tasks", str(self.output / "record.json")]
-        suite = self.lineage / "suite.json"
-        made += ["--suite", str(suite)] if suite.exists() else []
+        suite = [str(path) for path in sorted((self.lineage / "suite").glob("*.json"))]
+        made += ["--suite", *suite] if suite else []
         return "page", [*made, "--page", str(self.output / "comparison.html")]
 
 
