@@ -51,7 +51,7 @@ class Tfds(NamedTuple):
     target: str = "label"
     classes: tuple[str, ...] = ()
     id: str = ""
-    splits: Mapping[str, str] = {"train": "train", "heldout": "validation", "test": "test"}  # noqa: RUF012
+    splits: Mapping[str, str] = {"train": "train", "heldout": "validation", "test": "test"}
     parts: Callable[..., tuple[str, ...]] = lambda *texts: texts
 
 

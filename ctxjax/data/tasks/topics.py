@@ -65,8 +65,6 @@ dbpedia = _zhang(columns=3, classes=14)
 yelp_polarity = _zhang(  # TFDS leaves the quotes of its file doubled
     columns=2,
     classes=2,
-    tfds=Tfds(
-        "yelp_polarity_reviews", ("text",), splits=_SPLITS, parts=lambda text: _joined(text.replace('""', '"'))
-    ),
+    tfds=Tfds("yelp_polarity_reviews", ("text",), splits=_SPLITS, parts=lambda text: _joined(text.replace('""', '"'))),
 )
 yelp_full = _zhang(columns=2, classes=5)
