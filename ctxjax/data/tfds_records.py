@@ -57,7 +57,8 @@ def open_split(builder: Any, name: str, split: str, what: str) -> Any:
     """
     written = getattr(builder.info.file_format, "value", None)
     if written != "array_record":
-        raise ConfigError(f"{what} is prepared as {written}, which only TensorFlow reads; {command(name)}")
+        there = f"is prepared as {written}, which only TensorFlow reads; remove {builder.data_path} and {command(name)}"
+        raise ConfigError(f"{what} {there}")
     base = split.partition("[")[0]
     if base not in builder.info.splits:
         raise ConfigError(f"{what}: no split {base!r}{did_you_mean(base, builder.info.splits)}")

@@ -1,6 +1,8 @@
 """Tasks of TensorFlow Datasets: the package's own builders prepare small official files, and both are read the same."""
 
 import importlib
+import io
+import itertools
 import json
 import shutil
 import types
@@ -14,7 +16,7 @@ from ctxjax.data.generated_questions import generated_questions
 from ctxjax.data.sources import questions
 from ctxjax.data.sources.examples import Source
 from ctxjax.data.tasks import glue, open_task
-from ctxjax.data.tasks.splits import Files, Records, _known, open_splits
+from ctxjax.data.tasks.splits import Files, Records, known, open_splits
 
 TEXTS = ["It's a good one .", 'He "ran" past\\nthe café ', "kula bade, 2,000 figo", "sa te vi", "wo ", "x y z"]
 KNOWN = [f"glue.{name}" for name in ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")]
@@ -54,8 +56,6 @@ def prepare(tmp_path, monkeypatch):
 
 
 def open_now(file):
-    import io
-
     return io.BytesIO(file.read_bytes())
 
 
@@ -250,11 +250,11 @@ def test_other_tasks(tmp_path, prepare, name, dataset, write):
     found, wanted = (open_splits(one, task, name) for one in (f"tfds:{dataset}", folder))
     for split in wanted.names:
         examples = [one for one in wanted.read(split) if name != "sentiment.imdb" or one.target in task.labels]
-        known = [one if one.target not in task.skipped else one._replace(target=None) for one in examples]
+        told = [one if one.target not in task.skipped else one._replace(target=None) for one in examples]
         if task.tfds.id:
-            assert len(same(found.read(split), known)) == len(TEXTS)
+            assert len(same(found.read(split), told)) == len(TEXTS)
         else:  # TFDS has them in the order of the digests of their keys
-            every = [sorted(each, key=str) for each in ([one[:2] for one in found.read(split)], [o[:2] for o in known])]
+            every = [sorted(each, key=str) for each in ([one[:2] for one in found.read(split)], [o[:2] for o in told])]
             assert every[0] == every[1] and len(every[0]) == 6
     assert "heldout" not in found.names or next(found.read("heldout")).target is not None
 
@@ -262,9 +262,9 @@ def test_other_tasks(tmp_path, prepare, name, dataset, write):
 def test_every_task_that_the_package_has_is_read_here(prepare):
     import tensorflow_datasets as tfds
 
-    assert _known() == sorted(KNOWN)
-    datasets = {tfds.builder(name).info.full_name for name in ("glue/ax", "super_glue/copa")}
-    assert datasets == {"glue/ax/2.0.0", "super_glue/copa/1.0.3"} or len(datasets) == 2
+    assert known() == sorted(KNOWN)
+    diagnostic, mnli = (tfds.builder(name).info.features for name in ("glue/ax", "glue/mnli"))
+    assert list(diagnostic) == list(mnli) and diagnostic["label"].names == mnli["label"].names
     for name in KNOWN:
         task = open_task(name)
         features = tfds.builder(task.tfds.dataset).info.features
@@ -299,7 +299,7 @@ def test_squad(tmp_path, prepare, monkeypatch, version):
             rows.append(sorted(zip(ids, *(leaf.tolist() for leaf in leaves))))
         assert rows[0] == rows[1] and len(rows[0]) > 0
     together = [one.context for one in found.questions]
-    assert sum(one is not two for one, two in zip(together, together[1:])) == len(set(together)) - 1
+    assert sum(one is not two for one, two in itertools.pairwise(together)) == len(set(together)) - 1
     assert str(tmp_path) not in json.dumps(found.fingerprint) and "tfds" not in json.dumps(found.fingerprint)
     assert not list((tmp_path / "tfds").rglob("index"))
     for fields, message in (

@@ -59,7 +59,7 @@ class Records:
     def __init__(self, corpus: str, task: Task, name: str):
         self.corpus, self.task, self._what = corpus, task, f"config.source.corpus={corpus!r}"
         if task.tfds is None:
-            raise ConfigError(f"{self._what}: TFDS does not have {name}; it has {', '.join(_known())}")
+            raise ConfigError(f"{self._what}: TFDS does not have {name}; it has {', '.join(known())}")
         dataset, split = tfds_records.parse(corpus, "")
         base, _, version = dataset.partition(":")
         if split:
@@ -128,7 +128,7 @@ def open_splits(corpus: str | os.PathLike[str], task: Task, name: str) -> Files 
     return Records(given, task, name) if given.startswith(tfds_records.PREFIX) else Files(pathlib.Path(given), task)
 
 
-def _known() -> list[str]:
+def known() -> list[str]:
     """The tasks that TFDS has."""
     modules = [each.name for each in pkgutil.iter_modules(tasks.__path__)]
     found = {module: vars(importlib.import_module(f"{tasks.__name__}.{module}")) for module in modules}
