@@ -9,6 +9,8 @@ import pkgutil
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from ctxjax.config import ConfigError, fingerprint
 from ctxjax.data import tasks, tfds_records
 from ctxjax.data.arrays import file_digest
@@ -114,7 +116,7 @@ class Records:
         texts = [tfds_records.text_of(record[name], where).strip() for name in layout.texts]
         target: str | float | int | None = None
         if self.task.kind == "regress":
-            number = float(str(told))  # the shortest that is this one in 32 bits, as it was written
+            number = float(str(np.float32(told)))  # the shortest that is this one in 32 bits, as it was written
             target = None if self.task.bounds and number < self.task.bounds[0] else number
         elif told >= 0:
             target = self._classes.index(classes[int(told)])
