@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ctxjax.config import ConfigError, fingerprint
-from ctxjax.data import corpus, duplicates, filters, parallel, piecework, reading, tfds_text
+from ctxjax.data import corpus, duplicates, filters, parallel, piecework, reading, tfds_records, tfds_text
 from ctxjax.data.arrays import replace
 from ctxjax.text import open_tokenizer
 from ctxjax.text.tokenizer import Tokenizer
@@ -119,7 +119,7 @@ def find_inputs(
       ConfigError: an input that is missing, cannot be read, or lies in the output folder.
     """
     output = pathlib.Path(settings.output).resolve()
-    names = [item for item in given if item.startswith(tfds_text.PREFIX)]
+    names = [item for item in given if item.startswith(tfds_records.PREFIX)]
     files = [item for item in given if item not in names]
     found = reading.describe(reading.find_files(files), settings.format, digests) if files else []
     _outside(output, *(item.path for item in found))

@@ -8,22 +8,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-import xxhash
-
-from ctxjax.config import ConfigError, did_you_mean
-from ctxjax.data import cleaning
+from ctxjax.config import ConfigError
+from ctxjax.data import cleaning, tfds_records
 from ctxjax.data.reading import PIECE_BYTES, Chunk, Input, Piece
-
-PREFIX = "tfds:"
-
-
-def parse(name: str) -> tuple[str, str]:
-    """`tfds:NAME[/config][:version][:split]` to (name, split); the split is "train" unless it is given."""
-    name, colon, split = name.removeprefix(PREFIX).partition(":")
-    if colon and split[:1].isdigit():
-        version, _, split = split.partition(":")
-        name = f"{name}:{version}"
-    return name, split or "train"
 
 
 def open_source(item: str) -> tuple[Any, Any]:
@@ -32,7 +19,7 @@ def open_source(item: str) -> tuple[Any, Any]:
     Raises:
       ConfigError: no such dataset or split, or one that only TensorFlow can prepare or read.
     """
-    name, split = parse(item)
+    name, split = tfds_records.parse(item)
     if name in ("hf", "huggingface", "kaggle"):  # namespaces of remote collections: tfds:hf:NAME
         raise ConfigError(
             f"input {item} belongs to a collection outside TFDS; save its text as JSON lines and give that"
@@ -44,30 +31,13 @@ def open_source(item: str) -> tuple[Any, Any]:
         builder = tfds.builder(name)
     except (tfds.core.DatasetNotFoundError, ImportError) as error:
         if isinstance(error, tfds.core.DatasetNotFoundError):
-            raise ConfigError(f"input {item}: TFDS knows no dataset {name!r}{_suggestion(tfds, name)}") from None
+            raise ConfigError(f"input {item}: TFDS knows no dataset {name!r}{tfds_records.suggestion(name)}") from None
         raise ConfigError(f"input {item} needs TensorFlow to be opened ({error}); pip install 'ctxjax[tf]'") from None
     except (ValueError, RuntimeError, OSError, AttributeError) as error:
-        raise ConfigError(f"input {item} cannot be opened ({_first_line(error)})") from None
+        raise ConfigError(f"input {item} cannot be opened ({tfds_records.first_line(error)})") from None
     if not os.path.isdir(str(builder.data_path)):
         builder = _prepare(item, name)
-    command = _command(name)
-    written = getattr(builder.info.file_format, "value", None)
-    if written != "array_record":
-        raise ConfigError(f"input {item} is prepared as {written}, which only TensorFlow reads; {command}")
-    base = split.partition("[")[0]
-    if base not in builder.info.splits:
-        raise ConfigError(f"input {item}: no split {base!r}{did_you_mean(base, builder.info.splits)}")
-    try:
-        return builder, builder.as_data_source(split)
-    except (ValueError, RuntimeError, OSError, NotImplementedError, ImportError, AttributeError) as error:
-        raise ConfigError(f"input {item} cannot be read without TensorFlow ({_first_line(error)}); {command}") from None
-
-
-def _command(name: str, *packages: str) -> str:
-    """What prepares a dataset where TensorFlow, and other packages, are needed for it."""
-    install = " ".join(["pip install 'ctxjax[tf]'", *packages])
-    code = f"tfds.builder('{name}', file_format='array_record').download_and_prepare()"
-    return f'prepare it once, with network: {install} && python -c "import tensorflow_datasets as tfds; {code}"'
+    return builder, tfds_records.open_split(builder, name, split, f"input {item}")
 
 
 def _prepare(item: str, name: str) -> Any:
@@ -80,25 +50,14 @@ def _prepare(item: str, name: str) -> Any:
         builder.download_and_prepare()
     except ImportError as error:
         missing = error.name or "tensorflow"
-        command = _command(name, *([] if missing == "tensorflow" else [missing]))
+        command = tfds_records.command(name, *([] if missing == "tensorflow" else [missing]))
         raise ConfigError(f"input {item} cannot be prepared without the package {missing}; {command}") from None
     except Exception as error:  # whatever builders and downloads raise
-        reason = f"{type(error).__name__}: {_first_line(error)}"
+        reason = f"{type(error).__name__}: {tfds_records.first_line(error)}"
         raise ConfigError(
-            f"input {item} is not prepared, and preparing it failed ({reason}); {_command(name)}"
+            f"input {item} is not prepared, and preparing it failed ({reason}); {tfds_records.command(name)}"
         ) from error
     return builder
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-def _suggestion(tfds: Any, name: str) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(name.partition("/")[0], tfds.list_builders(with_community_datasets=False), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def describe(item: str, field: str) -> Input:
@@ -111,13 +70,10 @@ def describe(item: str, field: str) -> Input:
     features = list(builder.info.features or ())
     if field not in features:
         raise ConfigError(f"input {item} has no field {field!r}; --field is one of {', '.join(features)}")
-    digest = xxhash.xxh3_128(repr((builder.info.full_name, parse(item)[1], field)).encode())
-    for path in sorted(pathlib.Path(str(builder.data_path)).iterdir()):
-        if "array_record" in path.name:
-            with open(path, "rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
-    return Input(item, "texts", len(source), digest.hexdigest())
+    folder = pathlib.Path(str(builder.data_path))
+    files = sorted(path for path in folder.iterdir() if "array_record" in path.name)
+    about = repr((builder.info.full_name, tfds_records.parse(item)[1], field))
+    return Input(item, "texts", len(source), tfds_records.digest_of(files, about))
 
 
 def read_pieces(

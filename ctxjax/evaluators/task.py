@@ -73,7 +73,7 @@ class Evaluator:
         right = self.source.targets()
         if right is None:
             raise ConfigError(
-                f"config.evals: {self.source.path(self.split)} says no labels; write what the model tells of it with "
+                f"config.evals: {self.source.place(self.split)} says no labels; write what the model tells of it with "
                 f"python -m ctxjax.predict --split {self.split}"
             )
         return right

@@ -10,8 +10,9 @@ BERT-base, and 7,299 of BERT-large.
     python -m ctxjax.train --config experiments/squad/finetune.py:size=base --workdir runs/squad \
         --config.source.corpus=DIR --config.init_from.path=runs/bert
 
-DIR holds train-v1.1.json and dev-v1.1.json (or -v2.0). The encoder's fields and the tokenizer are those of the run that
-init_from.path names; published weights become one by python -m ctxjax.convert. The official files of predictions:
+DIR holds train-v1.1.json and dev-v1.1.json (or -v2.0), or is tfds:squad/v1.1 (squad/v2.0), once TFDS has prepared it.
+The encoder's fields and the tokenizer are those of the run that init_from.path names; published weights become one by
+python -m ctxjax.convert. The official files of predictions:
 
     python -m ctxjax.predict --workdir runs/squad --split heldout --output FOLDER
 

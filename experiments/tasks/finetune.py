@@ -16,9 +16,10 @@ Hardware and time: the paper's tasks take a few minutes to an hour on one Cloud 
 
 The encoder's sizes and its tokenizer are those of the run that init_from.path names; published weights become one by
 python -m ctxjax.convert FOLDER RUN --to ctxjax. source.corpus is the folder of the task's official files; with
-CTXJAX_DATA it is found under $CTXJAX_DATA/tasks. Figures are those of the split "heldout", and beside the official one
-stands what telling always the most frequent label gives; a tenth of the training file is held out where there is no
-file for it (source.share). source.limit trains on so many examples.
+CTXJAX_DATA it is found under $CTXJAX_DATA/tasks. --config.source.corpus=tfds:glue/rte reads what TFDS has prepared.
+Figures are those of the split "heldout", and beside the official one stands what telling always the most frequent label
+gives; a tenth of the training file is held out where there is no file for it (source.share). source.limit trains on so
+many examples.
 A batch is as wide as its longest row needs, of four widths at most (source.widths; 1 pads all to source.length);
 source.together=16 lets rows of like length share a batch, which is faster and no longer the published order.
 

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import functools
 import os
-import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from ctxjax.config import ConfigError, did_you_mean, fingerprint
+from ctxjax.config import ConfigError, did_you_mean
 from ctxjax.data import draws
-from ctxjax.data.arrays import file_digest
-from ctxjax.data.shuffled import Framed, Place
+from ctxjax.data.shuffled import Framed
 from ctxjax.data.tasks import Example, Task, open_task
+from ctxjax.data.tasks.splits import Files, Records, open_splits
 from ctxjax.data.transforms.framing import Row
 from ctxjax.text import characters
 
@@ -69,7 +68,7 @@ class Source(Framed):
         """Open a task; its files are read when they are first needed.
 
         Args:
-          corpus: the folder of its official files.
+          corpus: the folder of its official files, or `tfds:NAME[/config][:version]`, which is then prepared already.
           split: "train", "heldout", "test", or another that the task has.
           task: as in "glue.cola"; see `ctxjax/data/tasks`.
           tokenizer: folder of the encoder's tokenizer.
@@ -92,9 +91,9 @@ class Source(Framed):
             raise ConfigError('config.source.task is empty; set it to a task, as in "glue.cola"')
         self.frame(tokenizer, framing)
         self.pad(length, widths, together)
-        self.corpus, self.split, self.task_name = Place(pathlib.Path(corpus)), split, task
+        self._corpus, self.split, self.task_name = os.fspath(corpus), split, task
         self.max_chars, self.limit, self.share = max_chars, limit, share
-        known = [*self.task.files, *(name for name in _DRAWN if name not in self.task.files)]
+        known = [*self.corpus.names, *(name for name in _DRAWN if name not in self.corpus.names)]
         if split not in known:
             raise ConfigError(f"config.source.split={split!r} is no split of {task}{did_you_mean(split, known)}")
         if limit < 0 or not 0.0 <= share < 0.5 or (0 < max_chars < 3):
@@ -107,11 +106,19 @@ class Source(Framed):
             )
         self.both_orders, self.apart = bool(both_orders), bool(apart)
         for name in {"train", split}:
-            self.path(name)
+            self.place(name)
 
-    def path(self, split: str) -> pathlib.Path:
-        """The file that a split is read, or drawn, from."""
-        return self.task.path(self.corpus.folder, split if split in self.task.files else "train")
+    def place(self, split: str) -> str:
+        """Where a split is read, or drawn, from, for messages."""
+        return self.corpus.place(self._read_from(split))
+
+    def _read_from(self, split: str) -> str:
+        return split if split in self.corpus.names else "train"
+
+    @functools.cached_property
+    def corpus(self) -> Files | Records:
+        """What the examples are read from."""
+        return open_splits(self._corpus, self.task, self.task_name)
 
     @functools.cached_property
     def task(self) -> Task:
@@ -126,7 +133,7 @@ class Source(Framed):
         """The labels by number, those of the task or else of the training file; none where none are told."""
         if self.task.kind != "classify" or self.task.labels:
             return self.task.labels
-        found = {str(one.target) for one in self.task.read(self.path("train")) if one.target is not None}
+        found = {str(one.target) for one in self.corpus.read("train") if one.target is not None}
         return tuple(sorted(found))
 
     @functools.cached_property
@@ -135,7 +142,7 @@ class Source(Framed):
         names = ("length", "both_orders", "apart", "max_chars", "limit", "share")
         options = {name: getattr(self, name) for name in names} | self.padding_of()
         options |= {"framing": self.framing.family}
-        files = {name: _digest(self.path(name)) for name in sorted({"train", self.split})}
+        files = {name: self.corpus.digest(self._read_from(name)) for name in sorted({"train", self.split})}
         about = {"source": "examples", "task": self.task_name, "split": self.split}
         return {**about, **files, **options, "tokenizer": self.tokenizer.digest()}
 
@@ -146,8 +153,8 @@ class Source(Framed):
         """The examples of the split in the order of its file, and what was left out."""
         import tqdm
 
-        path = self.path(self.split)
-        bar = tqdm.tqdm(self.task.read(path), desc=path.name, unit=" examples", delay=3, disable=None)
+        found = self.corpus.read(self._read_from(self.split))
+        bar = tqdm.tqdm(found, desc=self.split, unit=" examples", delay=3, disable=None)
         found = [example for place, example in enumerate(bar) if self._is_mine(place)]
         told = [one for one in found if one.target is not None] or found
         kept = [one for one in told if one.target not in self.task.skipped]
@@ -160,12 +167,12 @@ class Source(Framed):
             chosen = draws.permute(draws.key("limit", 0), np.arange(min(self.limit, len(kept))), len(kept))
             kept = [kept[index] for index in sorted(chosen.tolist())]
         if not kept:
-            raise ConfigError(f"{path}: no examples of the split {self.split!r}")
+            raise ConfigError(f"{self.place(self.split)}: no examples of the split {self.split!r}")
         return kept, dropped
 
     def _is_mine(self, place: int) -> bool:
         """Whether an example of the file is of this split: where some have no file, each has a share of training's."""
-        drawn = [name for name in _DRAWN if name not in self.task.files]
+        drawn = [name for name in _DRAWN if name not in self.corpus.names]
         if not drawn or self.split not in ("train", *drawn):
             return True
         unit = float(draws.unit(draws.key("split", 0), np.array([place]))[0])
@@ -274,7 +281,7 @@ class Source(Framed):
     def _targets(self) -> np.ndarray:
         found = self.targets()
         if found is None and self.split == "train":
-            raise ConfigError(f"{self.path('train')} says no labels, so there is nothing to train on")
+            raise ConfigError(f"{self.place('train')} says no labels, so there is nothing to train on")
         kind = np.float32 if self.task.kind == "regress" else np.int32
         return np.zeros(len(self.examples), kind) if found is None else found
 
@@ -307,14 +314,6 @@ class Source(Framed):
             for place in np.flatnonzero(row.tokens[start : start + length] == self.tokenizer.unk_id).tolist():
                 words[start + place] = self._encoded.words[self._encoded.unknown[begin + place]]
         return words
-
-
-def _digest(path: pathlib.Path) -> str:
-    """Of a file, or of all files of a folder."""
-    if path.is_file():
-        return file_digest(path)
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    return fingerprint([[str(file.relative_to(path)), file_digest(file)] for file in files])
 
 
 def stand_in(fields: Any) -> dict[str, Any]:

@@ -17,9 +17,10 @@ from jaxtyping import Float, Int
 
 from ctxjax.config import ConfigError
 from ctxjax.data.arrays import file_digest
-from ctxjax.data.index import open_index
+from ctxjax.data.index import cache_folder, open_index
 from ctxjax.data.shuffled import Framed, Place
-from ctxjax.data.tasks import squad
+from ctxjax.data.tasks import squad, squad_records
+from ctxjax.data.tfds_records import PREFIX
 from ctxjax.data.transforms.question_index import write_index
 
 _VERSION = 1  # of the index; part of its key
@@ -57,8 +58,8 @@ class Source(Framed):
         """Open the files; they are read when they are first needed.
 
         Args:
-          corpus: a folder with files of SQuAD's layout.
-          split: "train", "heldout" or "test"; the next three fields name the files of each.
+          corpus: a folder with files of SQuAD's layout, or `tfds:NAME[/config][:version]`, as in "tfds:squad/v2.0".
+          split: "train", "heldout" or "test"; the next three fields name the files of each, in a folder.
           tokenizer: empty is the folder `tokenizer` of the corpus.
           framing: a key of `transforms.framing.MARKS`; empty for the tokenizer's own.
           version: "1.1" leaves out what its context does not answer, "2.0" trains on it.
@@ -83,25 +84,36 @@ class Source(Framed):
             raise ConfigError("config.source needs max_query and stride >= 1 and length > max_query + 4")
         if not 0.0 <= held_out < 1.0:
             raise ConfigError(f"config.source.held_out={held_out} is not a share from 0 to below 1")
+        self._dataset = os.fspath(corpus) if os.fspath(corpus).startswith(PREFIX) else ""
+        if self._dataset:
+            train, heldout, test = (squad_records.SPLITS["train"],), (squad_records.SPLITS["heldout"],), ()
         files = {"train": tuple(train), "heldout": tuple(train if held_out else heldout), "test": tuple(test)}
         if not files.get(split):
             named = ", ".join(name for name, some in files.items() if some)
             raise ConfigError(f"config.source.split={split!r} has no files; there are {named}")
-        self.corpus, self.split, self.version, self.held_out = Place(pathlib.Path(corpus)), split, version, held_out
+        self.corpus = Place(cache_folder() if self._dataset else pathlib.Path(corpus))
+        self.split, self.version, self.held_out = split, version, held_out
         self.stride, self.max_query, self.count_windows = stride, max_query, bool(count_windows)
-        self.frame(tokenizer or self.corpus.folder / "tokenizer", framing)
+        self.frame(tokenizer or ("" if self._dataset else self.corpus.folder / "tokenizer"), framing)
         self.pad(length, widths, together)
-        self._files = [self.corpus.folder / name for name in files[split]]
-        for file in self._files:
-            if not file.is_file():
+        self._names = files[split]
+        for name in self._names:
+            if self._dataset:
+                self._records.open(name)
+            elif not (file := self.corpus.folder / name).is_file():
                 raise ConfigError(f"config.source.{split}: there is no file {file}")
+
+    @functools.cached_property
+    def _records(self) -> squad_records.Records:
+        return squad_records.Records(self._dataset, self.version)
 
     @functools.cached_property
     def fingerprint(self) -> dict[str, Any]:
         """What decides the rows beside seed and batch size."""
         names = ("version", "held_out", "length", "stride", "max_query", "count_windows")
         options = {name: getattr(self, name) for name in names}
-        files = [file_digest(file) for file in self._files]
+        digest = self._records.digest if self._dataset else lambda name: file_digest(self.corpus.folder / name)
+        files = [digest(name) for name in self._names]
         about = {"tokenizer": self.tokenizer.digest(), "framing": self.framing.family}
         about |= self.padding_of()
         return {"source": "questions", "split": self.split, "files": files, **about, **options}
@@ -109,7 +121,8 @@ class Source(Framed):
     @functools.cached_property
     def questions(self) -> list[squad.Question]:
         """The questions of the split, in the order of the files, whether their answer is found or not."""
-        found = [one for file in self._files for one in squad.read(file)]
+        read = self._records.read if self._dataset else lambda name: squad.read(self.corpus.folder / name)
+        found = [one for name in self._names for one in read(name)]
         total = len(found)
         if self.held_out and self.split != "test":
             here = self.split == "heldout"

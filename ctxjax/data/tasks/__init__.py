@@ -33,6 +33,28 @@ class Example(NamedTuple):
     where: str
 
 
+class Tfds(NamedTuple):
+    """How TensorFlow Datasets has a task.
+
+    Attributes:
+      dataset: NAME[/config].
+      texts: features, the parts of an example in their order.
+      target: the feature of a label, of a right choice, or of a number; what is below those there are is not told.
+      classes: names of the target's classes, in the order of the task's labels or choices; empty where they are those.
+      id: the feature of an example's number, in the order of which it was; empty where there is none.
+      splits: ours to theirs, or to "NAME[/config]:split" of another dataset of the same features.
+      parts: from the texts to the parts, where these are not the same.
+    """
+
+    dataset: str
+    texts: tuple[str, ...]
+    target: str = "label"
+    classes: tuple[str, ...] = ()
+    id: str = ""
+    splits: Mapping[str, str] = {"train": "train", "heldout": "validation", "test": "test"}
+    parts: Callable[..., tuple[str, ...]] = lambda *texts: texts
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """What is told about the examples of one layout.
@@ -51,6 +73,7 @@ class Task:
       positive: the label that F1 counts.
       skipped: what the published recipe leaves out of training, as a target; these are counted.
       submissions: split to the name of the official file of predictions.
+      tfds: how TensorFlow Datasets has it, or None.
     """
 
     kind: str
@@ -65,6 +88,7 @@ class Task:
     positive: str = ""
     skipped: tuple[str, ...] = ()
     submissions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    tfds: Tfds | None = None
 
     def path(self, folder: str | os.PathLike[str], split: str) -> pathlib.Path:
         """The file of a split.

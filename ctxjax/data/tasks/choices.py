@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from xml.etree import ElementTree
 
 from ctxjax.config import ConfigError
-from ctxjax.data.tasks import Example, Task
+from ctxjax.data.tasks import Example, Task, Tfds
 from ctxjax.data.tasks.files import column, field, opened, table
 
 LARGEST = 64 << 20  # bytes of a file that is read as a whole
@@ -80,7 +80,18 @@ def _copa(path: pathlib.Path) -> Iterator[Example]:
 
 
 copa = Task(
-    kind="choose", read=_copa, files={"train": ("copa-dev.xml",), "test": ("copa-test.xml",)}, parts=2, choices=2
+    kind="choose",
+    read=_copa,
+    files={"train": ("copa-dev.xml",), "test": ("copa-test.xml",)},
+    parts=2,
+    choices=2,
+    tfds=Tfds(  # SuperGLUE divides the development set into two, and tells nothing of the test set
+        "super_glue/copa",
+        ("premise", "choice1", "choice2", "question"),
+        classes=("choice1", "choice2"),
+        id="idx",
+        parts=lambda premise, first, second, asked: (f"{premise} {_QUESTIONS[asked]}", first, second),
+    ),
 )
 
 

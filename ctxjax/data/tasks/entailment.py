@@ -9,7 +9,7 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Iterator
 
-from ctxjax.data.tasks import Example, Task
+from ctxjax.data.tasks import Example, Task, Tfds
 from ctxjax.data.tasks.files import field, json_lines, number, rows_of
 
 
@@ -28,6 +28,7 @@ snli = Task(
     labels=("entailment", "neutral", "contradiction"),
     parts=2,
     skipped=("-",),  # on which the annotators had no majority
+    tfds=Tfds("snli", ("premise", "hypothesis")),
 )
 
 _SICK = {"train": ("SICK_train.txt",), "heldout": ("SICK_trial.txt",), "test": ("SICK_test_annotated.txt",)}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ctxjax.data.tasks import Task
+from ctxjax.data.tasks import Task, Tfds
 from ctxjax.data.tasks.files import BROKEN, number, rows_of
 
 FILES = {"train": ("train.tsv",), "heldout": ("dev.tsv",), "test": ("test.tsv",)}
@@ -31,6 +31,7 @@ cola = Task(
     labels=("0", "1"),
     metrics=("matthews", "accuracy"),
     submissions={"test": "CoLA.tsv"},
+    tfds=Tfds("glue/cola", ("sentence",), classes=("unacceptable", "acceptable"), id="idx"),
 )
 sst2 = Task(
     kind="classify",
@@ -38,6 +39,7 @@ sst2 = Task(
     files=FILES,
     labels=("0", "1"),
     submissions={"test": "SST-2.tsv"},
+    tfds=Tfds("glue/sst2", ("sentence",), classes=("negative", "positive"), id="idx"),
 )
 mrpc = Task(
     kind="classify",
@@ -49,6 +51,7 @@ mrpc = Task(
     symmetric=True,
     positive="1",
     submissions={"test": "MRPC.tsv"},
+    tfds=Tfds("glue/mrpc", PAIR, classes=("not_equivalent", "equivalent"), id="idx"),
 )
 stsb = Task(
     kind="regress",
@@ -59,6 +62,7 @@ stsb = Task(
     bounds=(0.0, 5.0),
     symmetric=True,
     submissions={"test": "STS-B.tsv"},
+    tfds=Tfds("glue/stsb", PAIR, id="idx"),
 )
 qqp = Task(  # the official files have rows that are cut short, which those who published skipped
     kind="classify",
@@ -71,6 +75,7 @@ qqp = Task(  # the official files have rows that are cut short, which those who 
     positive="1",
     skipped=(BROKEN,),
     submissions={"test": "QQP.tsv"},
+    tfds=Tfds("glue/qqp", ("question1", "question2"), classes=("not_duplicate", "duplicate"), id="idx"),
 )
 quora = Task(
     kind="classify",
@@ -99,6 +104,19 @@ mnli = Task(
     parts=2,
     skipped=("-",),
     submissions={"test": "MNLI-m.tsv", "test_mm": "MNLI-mm.tsv", "diagnostic": "AX.tsv"},
+    tfds=Tfds(
+        "glue/mnli",
+        ("premise", "hypothesis"),
+        id="idx",
+        splits={
+            "train": "train",
+            "heldout": "validation_matched",
+            "test": "test_matched",
+            "heldout_mm": "validation_mismatched",
+            "test_mm": "test_mismatched",
+            "diagnostic": "glue/ax:test",
+        },
+    ),
 )
 qnli = Task(
     kind="classify",
@@ -107,6 +125,7 @@ qnli = Task(
     labels=("entailment", "not_entailment"),
     parts=2,
     submissions={"test": "QNLI.tsv"},
+    tfds=Tfds("glue/qnli", ("question", "sentence"), id="idx"),
 )
 rte = Task(
     kind="classify",
@@ -115,6 +134,7 @@ rte = Task(
     labels=("entailment", "not_entailment"),
     parts=2,
     submissions={"test": "RTE.tsv"},
+    tfds=Tfds("glue/rte", PAIR, id="idx"),
 )
 wnli = Task(
     kind="classify",
@@ -123,6 +143,7 @@ wnli = Task(
     labels=("0", "1"),
     parts=2,
     submissions={"test": "WNLI.tsv"},
+    tfds=Tfds("glue/wnli", PAIR, classes=("not_entailment", "entailment"), id="idx"),
 )
 
 FOLDERS = {

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pathlib
 from collections.abc import Iterator
 
-from ctxjax.data.tasks import Example, Task
+from ctxjax.data.tasks import Example, Task, Tfds
 from ctxjax.data.tasks.files import field, json_lines, label_in_front
 
 sst5 = Task(
@@ -42,4 +42,5 @@ imdb = Task(
         "test": ("test.jsonl.xz", "test.jsonl", "test"),
     },
     labels=("0", "1"),
+    tfds=Tfds("imdb_reviews", ("text",), classes=("neg", "pos"), splits={"train": "train", "test": "test"}),
 )
