@@ -48,15 +48,15 @@ class Filters:
 
     min_words: int | None = None
     max_words: int | None = None
-    min_mean_word: float | None = None
-    max_mean_word: float | None = None
-    max_symbols: float | None = None
-    max_bullets: float | None = None
-    max_ellipses: float | None = None
-    min_letters: float | None = None
+    min_mean_word: float | int | None = None
+    max_mean_word: float | int | None = None
+    max_symbols: float | int | None = None
+    max_bullets: float | int | None = None
+    max_ellipses: float | int | None = None
+    min_letters: float | int | None = None
     min_stop_words: int | None = None
-    max_repeated_lines: float | None = None
-    max_repeated_trigrams: float | None = None
+    max_repeated_lines: float | int | None = None
+    max_repeated_trigrams: float | int | None = None
     min_sentences: int | None = None
     no_code: bool | None = None
     language: tuple[str, ...] | None = None
