@@ -86,7 +86,9 @@ def _smoke(config: ml_collections.ConfigDict, roles: bool) -> None:
     sizes = dict(width=32, depth=2, num_heads=2, mlp_dim=64, max_len=64, dropout=0.0, attention_dropout=0.0)
     config.model.encoder = dict(name="bert", vocab_size=len(make_tokenizer("wordpiece")), **sizes)
     config.model.dropout = 0.0
-    if not roles:
+    if roles:
+        config.source.widths = 2
+    else:
         config.source.update(segments=4, words=64, mentions=40)
         config.model.options.update(width=32, feature_dim=4, max_width=3, max_antecedents=10)
     config.update(batch_size=16 if roles else 8, total="20 steps")

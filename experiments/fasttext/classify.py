@@ -90,7 +90,7 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
     source = Source(folder)
     buckets = min(config.model.buckets, 1000)
     config.model.update(vocab_size=source.vocab_size, width=8, labels=source.labels, buckets=buckets)
-    config.source.update(corpus=folder, length=64, buckets=buckets)
+    config.source.update(corpus=folder, length=64, widths=2, buckets=buckets)
     config.objective.scale = 16.0
     config.update(batch_size=16, total="20 steps")
     config.optim.lr = 1.0

@@ -166,7 +166,7 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
     from ctxjax.data.sources.tagged import Source
 
     folder = generated_tags()
-    config.source.update(corpus=folder, length=64, max_chars=16 if config.source.max_chars else 0, context=0)
+    config.source.update(corpus=folder, length=64, widths=2, max_chars=16 if config.source.max_chars else 0, context=0)
     config.source.update(tagged_files(bool(config.source.read)))
     if config.model.features:
         config.source.vectors_of = (f"{folder}/letters",)

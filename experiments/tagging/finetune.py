@@ -97,7 +97,8 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
     from ctxjax.data.sources.tagged_pieces import Source, example
 
     made = example()
-    config.source.update(corpus=str(made.corpus.folder), tokenizer=str(made.corpus.folder / "wordpiece"), length=48)
+    config.source.update(corpus=str(made.corpus.folder), tokenizer=str(made.corpus.folder / "wordpiece"))
+    config.source.update(length=48, widths=2)
     config.source.update(tagged_files(bool(config.source.read)))
     sizes = dict(width=32, depth=2, num_heads=2, mlp_dim=64, max_len=64, dropout=0.0, attention_dropout=0.0)
     config.model.encoder = dict(name="bert", vocab_size=made.vocab_size, **sizes)

@@ -120,7 +120,7 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
 
     folder = generated_tags()
     source = Source(folder, tag=config.source.tag, read=config.source.read)
-    config.source.update(corpus=folder, length=64, max_chars=16)
+    config.source.update(corpus=folder, length=64, widths=2, max_chars=16)
     config.model.update(vocab_size=source.vocab_size, labels=source.labels, width=16, embed_width=12, max_chars=16)
     config.model.update(char_dim=6, char_width=8, dropout=0.0)
     config.update(batch_size=16, total="20 steps")

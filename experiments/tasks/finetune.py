@@ -191,7 +191,7 @@ def _smoke(config: ml_collections.ConfigDict, system: str) -> None:
     from ctxjax.data.sources.examples import Source, stand_in
 
     config.source.update(stand_in(config.source))
-    config.source.update(length=48, max_chars=16 if system == "elmo" else 0)
+    config.source.update(length=48, widths=2, max_chars=16 if system == "elmo" else 0)
     source = Source(**{name: value for name, value in config.source.items() if name != "name"})
     config.model.labels = source.labels
     sizes = dict(width=32, depth=2, num_heads=2, mlp_dim=64, max_len=48, dropout=0.0, attention_dropout=0.0)

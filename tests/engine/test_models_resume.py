@@ -86,8 +86,9 @@ def test_every_mesh_has_the_losses_of_one_device(make, straight, tmp_path, sizes
     np.testing.assert_allclose([have[step] for step in want], list(want.values()), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_mesh_of_all_axes_has_the_losses_of_one_device(make, straight, tmp_path):
-    """(2, 2, 2) for ten steps; the slow tests above go on to 30 and to every mesh."""
+    """(2, 2, 2) for ten steps, all of which agree; the tests above go on to 30."""
     run(make(mesh__data=2, mesh__fsdp=2, mesh__tensor=2), tmp_path, stop_at=10, count=8)
     want, have = losses(straight), losses(tmp_path)
     np.testing.assert_allclose([have[step] for step in range(1, 11)], [want[step] for step in range(1, 11)], rtol=1e-5)

@@ -73,6 +73,7 @@ def test_what_is_loaded_and_started_from_is_the_average(make, straight, tmp_path
     np.testing.assert_allclose(checkpoint.read(tmp_path)[0][f"params/{name}"], average, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_the_mesh_of_all_axes_has_the_losses_of_one_device(make, tmp_path):
     calm = {"optim__lr": 10.0, "optim__clip": 0.25, "total": "6 steps", "log_every": "1 steps"}
     run(make(**calm), tmp_path / "one")
