@@ -27,36 +27,52 @@ def at(path: str | os.PathLike[str]) -> epath.Path:
     """A path to open, list and write: absolute on a file system, as it is in an object store.
 
     Raises:
-      ConfigError: a store that is not known, or whose client is not installed.
+      ConfigError: a store that is not known or whose client is not installed, or a bucket that cannot be read.
     """
     if is_local(path):
         return epath.Path(os.path.abspath(path))
-    scheme = os.fspath(path).partition("://")[0]
+    scheme, _, place = os.fspath(path).partition("://")
     if scheme != "gs":
         raise ConfigError(f"{os.fspath(path)}: {scheme}:// is not known; name a folder, or gs://BUCKET/FOLDER")
-    _prepare_client()
+    _check_bucket(place.partition("/")[0])
     return epath.Path(path)
 
 
 @functools.cache
-def _prepare_client() -> None:
-    """Have every listing asked for anew: Orbax writes beside epath, and so do other processes."""
+def _check_bucket(name: str) -> None:
+    """A bucket must be there: the client would make one of a misspelt name.
+
+    Listings are asked for anew each time, since Orbax writes beside epath, and other processes do.
+    """
     if not any(map(importlib.util.find_spec, ("gcsfs", "tensorflow"))):
         raise ConfigError("gs:// needs the package gcsfs: pip install ctxjax[gcs]")
     import fsspec
 
     fsspec.config.conf.setdefault("gs", {})["use_listings_cache"] = False
+    if not name or not epath.Path(f"gs://{name}").exists():
+        raise ConfigError(f"the bucket gs://{name} does not exist, or may not be read from here")
+
+
+def local(path: str | os.PathLike[str], name: str) -> pathlib.Path:
+    """A path that must be on a file system.
+
+    Raises:
+      ConfigError: it is in an object store; the message begins with `name`.
+    """
+    if not is_local(path):
+        raise ConfigError(f"{name} {os.fspath(path)} must be on a file system: write it there, and copy it")
+    return pathlib.Path(path)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a file so that it is the old one or the whole new one, on the disk, whatever happens in between."""
-    path = at(path)
+    path, content = at(path), text.encode("utf-8")
     if not is_local(path):
-        path.write_bytes(text.encode("utf-8"))
+        path.write_bytes(content)
         return
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with open(partial, "wb") as file:
-        file.write(text.encode("utf-8"))
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
@@ -83,16 +99,17 @@ class Mirror:
       folder: of the run; None in a process that appends to nothing.
     """
 
-    def __init__(self, folder: epath.Path | None):
-        self.run, self.folder = folder, pathlib.Path(folder) if folder and is_local(folder) else None
+    def __init__(self, folder: str | os.PathLike[str] | None):
+        self.run = at(folder) if folder else None
+        self.folder = pathlib.Path(self.run) if self.run else None
         self._made: tempfile.TemporaryDirectory[str] | None = None
         self._uploaded: dict[pathlib.Path, int] = {}
-        if folder and self.folder is None:
+        if self.run and not is_local(self.run):
             self._made = tempfile.TemporaryDirectory(prefix="ctxjax-")
             self.folder = pathlib.Path(self._made.name)
             for name in GROWING:
-                if (folder / name).exists():
-                    (self.folder / name).write_bytes((folder / name).read_bytes())
+                if (self.run / name).exists():
+                    (self.folder / name).write_bytes((self.run / name).read_bytes())
 
     def upload(self) -> None:
         """Write what has grown since the last time."""
