@@ -25,7 +25,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from ctxjax import digests, processes, tree
+from ctxjax import digests, paths, processes, tree
 from ctxjax.config import ConfigError
 from ctxjax.folders import META, best_of, find, read_meta
 
@@ -86,7 +86,7 @@ def load_arrays(folder: epath.PathLike, wanted: Mapping[str, Any]) -> dict[str, 
         partial_restore=True,
     )
     with ocp.Checkpointer(_handler(), multiprocessing_options=_options()) as checkpointer:
-        return tree.flatten(checkpointer.restore(epath.Path(os.path.abspath(folder)) / STATE, args=args))
+        return tree.flatten(checkpointer.restore(paths.at(folder) / STATE, args=args))
 
 
 class Checkpoints:
@@ -108,8 +108,7 @@ class Checkpoints:
     ):
         if keep < 1:
             raise ConfigError(f"config.keep={keep} must be at least 1")
-        local = digests.is_local(folder)
-        self.folder = epath.Path(os.path.abspath(folder) if local else folder)
+        self.folder = paths.at(folder)
         self.keep, self.report, self.timeout = keep, report, timeout
         self._name = self.folder.parent.name  # a process may save several runs, and agrees with others on each
         self._checkpointer: ocp.AsyncCheckpointer | None = None
@@ -190,9 +189,9 @@ class Checkpoints:
             def commit() -> str:
                 for name, source in files.items():
                     (path / name).parent.mkdir(parents=True, exist_ok=True)
-                    with open(source, "rb") as read, (path / name).open("wb") as write:
+                    with paths.at(source).open("rb") as read, (path / name).open("wb") as write:
                         shutil.copyfileobj(read, write)
-                digests.write_text(path / META, json.dumps(meta, indent=1))
+                paths.write_text(path / META, json.dumps(meta, indent=1))
                 digests.commit(path)
                 self._delete_old()
                 return "committed"
@@ -214,7 +213,7 @@ class Checkpoints:
         """One sentence for a failed save, whose remains are removed."""
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         space = ""
-        if digests.is_local(path):
+        if paths.is_local(path):
             existing = next(parent for parent in (path, *path.parents) if parent.exists())
             space = f"; {shutil.disk_usage(existing).free / 2**20:.0f} MiB are free there"
         if jax.process_index() == 0:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import pathlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m ctxjax.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("systems", nargs="+", type=pathlib.Path, help="run folders or records, or files of examples")
+    parser.add_argument("systems", nargs="+", help="run folders or records, or files of examples")
     parser.add_argument(
         "--metric", choices=METRICS, default="accuracy", help="of targets and predictions; accuracy by default"
     )
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.resamples < 1:
         raise ConfigError(f"--resamples={args.resamples} must be at least 1")
-    if any(path.suffix == ".jsonl" for path in args.systems):
+    if any(path.endswith(".jsonl") for path in args.systems):
         print(of_examples(args.systems, args.metric, args.positive, args.resamples, args.seed))
     else:
         print(of_records(args.systems))
@@ -57,13 +57,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 # --- records ---
 
 
-def read_record(path: pathlib.Path) -> dict[str, Any]:
+def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The record of a run folder, or a file that is one.
 
     Raises:
       ConfigError: there is none.
     """
-    file = path / "record.json" if path.is_dir() else path
+    from ctxjax.paths import at
+
+    file = at(path)
+    file = file / "record.json" if file.is_dir() else file
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -73,7 +76,7 @@ def read_record(path: pathlib.Path) -> dict[str, Any]:
     return record
 
 
-def of_records(paths: Sequence[pathlib.Path]) -> str:
+def of_records(paths: Sequence[str]) -> str:
     """A Markdown table: a row a figure, a column a system."""
     from ctxjax.ledger import figures
 
@@ -102,16 +105,18 @@ def _seeds(record: Mapping[str, Any]) -> str:
 # --- examples ---
 
 
-def read_examples(path: pathlib.Path) -> tuple[tuple[str, ...], dict[str, dict[str, Any]]]:
+def read_examples(path: str | os.PathLike[str]) -> tuple[tuple[str, ...], dict[str, dict[str, Any]]]:
     """What kind of file it is, and its examples by id.
 
     Raises:
       ConfigError: a line that is no such object, or an id that was there before, by file and line.
     """
+    from ctxjax.paths import at
+
     shape: tuple[str, ...] = ()
     found: dict[str, dict[str, Any]] = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = at(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read ({error})") from None
     for number, line in enumerate(lines, start=1):
@@ -162,7 +167,7 @@ def figure_of(
     return lambda drawn: scores((metric,), ours[drawn], right[drawn], label)[metric]
 
 
-def of_examples(paths: Sequence[pathlib.Path], metric: str, positive: str, resamples: int, seed: int) -> str:
+def of_examples(paths: Sequence[str], metric: str, positive: str, resamples: int, seed: int) -> str:
     """A Markdown table: every system beside the first.
 
     Raises:

@@ -60,11 +60,12 @@ def convert(source: str, target: str, to: str, step: int | None = None) -> tuple
     Raises:
       ConfigError: SRC cannot be read, DST is not empty, or the layout has no place for this kind of model.
     """
+    from ctxjax import paths
     from ctxjax.config import ConfigError
     from ctxjax.formats import HF
     from ctxjax.interop import elmo, fasttext_bin, word_vectors
 
-    folder = pathlib.Path(target)
+    folder = paths.local(target, "DST")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} exists and is not an empty folder")
     published, meta = read(source, step)

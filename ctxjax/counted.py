@@ -17,9 +17,10 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 
 from ctxjax import config as configs
-from ctxjax import metrics, records, tree
+from ctxjax import metrics, paths, records, tree
 from ctxjax.checkpoint import Checkpoints
 from ctxjax.config import ConfigError
 from ctxjax.data.corpus import Corpus
@@ -66,7 +67,7 @@ def train(config: Any, workdir: str | os.PathLike[str]) -> int:
       ConfigError: a mistake in the config, or a run folder of another run.
     """
     validate(config)
-    folder = pathlib.Path(workdir)
+    folder = paths.at(workdir)
     corpus = Corpus(config.source.corpus, config.source.split)
     held = {name: Corpus(config.source.corpus, fields.split) for name, fields in config.evals.items()}
     marks(corpus.tokenizer)  # or an error
@@ -75,18 +76,18 @@ def train(config: Any, workdir: str | os.PathLike[str]) -> int:
     if checkpoints.steps():
         return _nothing_to_do(checkpoints, about, corpus, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.closing(Log(folder)) as log:
-        return _count(config, about, corpus, held, checkpoints, folder, log)
+    with contextlib.closing(paths.Mirror(folder)) as mirror, contextlib.closing(Log(mirror.folder)) as log:
+        return _count(config, about, corpus, held, checkpoints, mirror, log)
 
 
 def _count(
-    config: Any, about: Any, corpus: Corpus, held: Any, checkpoints: Checkpoints, folder: pathlib.Path, log: Log
+    config: Any, about: Any, corpus: Corpus, held: Any, checkpoints: Checkpoints, mirror: paths.Mirror, log: Log
 ) -> int:
     bos, eos = marks(corpus.tokenizer)
     began = time.perf_counter()
     log(f"counting {config.model.order}-grams of {corpus.num_tokens:,} tokens in {corpus.num_sentences:,} sentences")
     vocab_size = len(corpus.tokenizer)
-    with tempfile.TemporaryDirectory(prefix=".counting-", dir=folder) as spill:
+    with tempfile.TemporaryDirectory(prefix=".counting-", dir=mirror.folder) as spill:
         counter = counting.Counter(config.model.order, vocab_size, bos, eos, pathlib.Path(spill))
         for tokens, lengths in _with_bar(corpus):
             counter.add(tokens, lengths)
@@ -100,8 +101,8 @@ def _count(
     log("distinct " + ", ".join(f"{n}-grams {size:,}" for n, size in enumerate(sizes, start=1)))
     model = NGrams(tables, vocab_size, config.model.order, bos, eos, config.model.smoothing, config.model.k)
     evaluation = evaluate(model, held, log)
-    (folder / "metrics.jsonl").unlink(missing_ok=True)  # of a run that was killed right here
-    writer = metrics.JsonLines(folder / "metrics.jsonl")
+    (mirror.folder / "metrics.jsonl").unlink(missing_ok=True)  # of a run that was killed right here
+    writer = metrics.JsonLines(mirror.folder / "metrics.jsonl")
     writer.write(1, evaluation | {"tokens": counter.events})
     writer.close()
     payload = {
@@ -114,13 +115,14 @@ def _count(
         "wall_seconds": round(time.perf_counter() - began, 1),
         "data": corpus.fingerprint,
     }
-    records.write_json(folder / "record.json", records.stamp("train", payload))
-    _save(checkpoints, tables, about, corpus, folder)  # last: with it the run is done
+    mirror.upload()
+    records.write_json(mirror.run / "record.json", records.stamp("train", payload))
+    _save(checkpoints, tables, about, corpus, mirror.run)  # last: with it the run is done
     log("done")
     return 0
 
 
-def _nothing_to_do(checkpoints: Checkpoints, about: Any, corpus: Corpus, folder: pathlib.Path) -> int:
+def _nothing_to_do(checkpoints: Checkpoints, about: Any, corpus: Corpus, folder: epath.Path) -> int:
     meta = read_meta(step_folder(checkpoints.folder, checkpoints.steps()[-1]))
     old = meta["config"]
     if old["model"] != about["model"] or meta["data"] != corpus.fingerprint:
@@ -166,10 +168,10 @@ def evaluate(model: NGrams, splits: Mapping[str, Corpus], log: Callable[[str], N
     return found
 
 
-def _save(checkpoints: Checkpoints, tables: Any, about: Any, corpus: Corpus, folder: pathlib.Path) -> None:
+def _save(checkpoints: Checkpoints, tables: Any, about: Any, corpus: Corpus, folder: epath.Path) -> None:
     corpus.tokenizer.save(folder / "tokenizer")
     records.write_json(folder / "config.json", about)
-    files = {f"tokenizer/{path.name}": path for path in sorted((folder / "tokenizer").glob("*"))}
+    files = {f"tokenizer/{path.name}": path for path in sorted((folder / "tokenizer").iterdir())}
     meta = {
         "config": about,
         "data": corpus.fingerprint,

@@ -9,22 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 from typing import Any
 
 import xxhash
 from etils import epath
 
+from ctxjax import paths
+
 DIGESTS = "digests.json"
 DAMAGED = "digests.json.damaged"
 STEP = re.compile(r"[0-9]{8,}")
 BLOCK = 1 << 22
-
-
-def is_local(path: epath.PathLike) -> bool:
-    """Whether a path is on a file system and not in an object store."""
-    return "://" not in os.fspath(path)
 
 
 def digest_file(path: epath.PathLike) -> str:
@@ -34,31 +30,6 @@ def digest_file(path: epath.PathLike) -> str:
         while block := file.read(BLOCK):
             digest.update(block)
     return digest.hexdigest()
-
-
-def write_text(path: epath.PathLike, text: str) -> None:
-    """Write a file so that it is the old one or the whole new one, on the disk, whatever happens in between."""
-    path = epath.Path(path)
-    if not is_local(path):
-        path.write_text(text)  # an object appears whole or not at all
-        return
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: epath.PathLike) -> None:
-    """Make renames within a folder last through a power cut."""
-    if is_local(folder):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def files_of(folder: epath.PathLike) -> dict[str, epath.Path]:
@@ -79,12 +50,12 @@ def files_of(folder: epath.PathLike) -> dict[str, epath.Path]:
 
 def commit(folder: epath.PathLike) -> None:
     """Digest every file of a folder and write `digests.json`: from this instant the folder is complete."""
-    hashed = is_local(folder)
+    hashed = paths.is_local(folder)
     files = {
         name: {"bytes": path.stat().length, "xxh3_128": digest_file(path) if hashed else None}
         for name, path in files_of(folder).items()
     }
-    write_text(epath.Path(folder) / DIGESTS, json.dumps({"files": files, "self": _self_digest(files)}, indent=1))
+    paths.write_text(epath.Path(folder) / DIGESTS, json.dumps({"files": files, "self": _self_digest(files)}, indent=1))
 
 
 def _self_digest(files: dict[str, Any]) -> str:
@@ -146,6 +117,5 @@ def delete(folder: epath.PathLike) -> None:
     if not folder.exists():
         return
     (folder / DIGESTS).unlink(missing_ok=True)
-    if is_local(folder):
-        sync_folder(folder)
+    paths.sync_folder(folder)
     folder.rmtree(missing_ok=True)

@@ -174,9 +174,10 @@ def _scalars(text: str | None) -> list[float] | None:
 def main(argv: Sequence[str] | None = None) -> None:
     """The program."""
     options = make_parser().parse_args(argv)
+    from ctxjax import paths
     from ctxjax.config import ConfigError
 
-    output = pathlib.Path(options.output)
+    output = paths.local(options.output, "--output")
     if output.suffix not in SINKS:
         raise ConfigError(f"--output {output} must end in one of {', '.join(SINKS)}")
     if not output.parent.is_dir():

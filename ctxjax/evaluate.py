@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -125,7 +126,7 @@ def evaluate(
     Raises:
       ConfigError: a damaged checkpoint, another model, a tokenizer that is not the checkpoint's, no such evaluator.
     """
-    from ctxjax import trained
+    from ctxjax import paths, trained
     from ctxjax.config import ConfigError, did_you_mean
 
     if only and only not in config.evals:
@@ -136,18 +137,21 @@ def evaluate(
         if only in (None, name):
             found |= {f"{name}/{metric}": value for metric, value in evaluator.run(params).items()}
             if examples and hasattr(evaluator, "examples"):
-                write_examples(pathlib.Path(examples) / f"{name}.jsonl", evaluator.examples(params))
+                write_examples(paths.at(examples) / f"{name}.jsonl", evaluator.examples(params))
     return found
 
 
-def write_examples(path: pathlib.Path, examples: Iterable[Mapping[str, Any]]) -> None:
+def write_examples(path: str | os.PathLike[str], examples: Iterable[Mapping[str, Any]]) -> None:
     """One JSON object a line."""
     import jax
 
+    from ctxjax import paths
+
     lines = [json.dumps(example, ensure_ascii=False) for example in examples]
     if jax.process_index() == 0:
+        path = paths.at(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        paths.write_text(path, "".join(f"{line}\n" for line in lines))
         print(f"wrote {path}", file=sys.stderr)
 
 

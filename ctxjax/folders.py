@@ -8,7 +8,7 @@ from typing import Any
 
 from etils import epath
 
-from ctxjax import digests
+from ctxjax import digests, paths
 from ctxjax.config import ConfigError
 
 META = "meta.json"
@@ -49,7 +49,7 @@ def find(path: str | os.PathLike[str], step: int | None = None) -> epath.Path:
       ConfigError: there is no committed checkpoint, or none is called the best.
     """
     name, best = run_folder(path)
-    path = epath.Path(os.path.abspath(name) if digests.is_local(name) else name)
+    path = paths.at(name)
     if best and step is not None:
         raise ConfigError(f"{path}{BEST} names a step, and so does step={step}; give one of them")
     if not best and (path / digests.DIGESTS).exists() and (path / META).exists():

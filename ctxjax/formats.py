@@ -6,7 +6,7 @@ import os
 import pathlib
 from typing import Any
 
-from ctxjax import checkpoint, folders, optim
+from ctxjax import checkpoint, folders, optim, paths
 from ctxjax.config import ConfigError, as_tuples
 from ctxjax.interop import elmo, fasttext_bin, hf_bert, hf_gpt, hf_gpt2, tf_bert, word_vectors
 from ctxjax.interop.files import Published, inside, read_json, refuse_pickle
@@ -22,16 +22,17 @@ _EXPECTED = {"bert": ("pooler", "mlm", "nsp"), "bilm": ("softmax",), "awd_lstm":
 def read(path: str | os.PathLike[str], step: int | None = None) -> tuple[Published, dict[str, Any]]:
     """What `load` opens, as arrays on the host: the model, and meta.json of a run of ours."""
     name, best = folders.run_folder(path)
+    if not paths.is_local(name):
+        return read_run(path, step)
     place = pathlib.Path(name)
     if fasttext_bin.is_fasttext(place):
         return fasttext_bin.read(place), {}
     if word_vectors.kind_of(place):
         return word_vectors.read(place), {}
     refuse_pickle(place)
-    remote = "://" in name
-    if not remote and not place.exists():
+    if not place.exists():
         raise ConfigError(f"{place} does not exist")
-    ours = remote or any((place / file).exists() for file in ("checkpoints", "meta.json", "metrics.jsonl"))
+    ours = any((place / file).exists() for file in ("checkpoints", "meta.json", "metrics.jsonl"))
     steps = place.is_dir() and any(child.name.isdigit() and child.is_dir() for child in place.iterdir())
     if ours or steps or (place / "record.json").exists():
         return read_run(path, step)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,19 +31,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="everything as one JSON object")
     args = parser.parse_args(argv)
 
-    from etils import epath
-
-    from ctxjax import digests, folders
+    from ctxjax import digests, folders, paths
     from ctxjax.config import ConfigError
 
-    path = epath.Path(args.path)
+    path = paths.at(args.path)
     if (path / "manifest.json").exists():
         return corpus(path, args.verify, args.json)
     whole = folders.run_folder(path)[0]
-    if not any(digests.steps(place) for place in (epath.Path(whole) / "checkpoints", whole, path.parent)):
+    if not any(digests.steps(place) for place in (paths.at(whole) / "checkpoints", whole, path.parent)):
         raise ConfigError(f"{path} holds neither a complete checkpoint nor a prepared corpus")
     found = folders.find(path, args.step)
-    steps = [int(found.name)] if found == epath.Path(os.path.abspath(path)) else digests.steps(found.parent)
+    steps = [int(found.name)] if found == path else digests.steps(found.parent)
     return checkpoint(found.parent, steps, int(found.name), args)
 
 

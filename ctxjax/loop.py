@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 from ctxjax import config as configs
-from ctxjax import metrics, optim, processes, records, rngs, sharding, transfer, tree
+from ctxjax import metrics, optim, paths, processes, records, rngs, sharding, transfer, tree
 from ctxjax import run as runs
 from ctxjax.best import Best
 from ctxjax.checkpoint import Checkpoints, RunError
@@ -68,7 +68,7 @@ class Trainer:
             if like is None:
                 transfer.resolve(config, workdir)
             self.run = like.run if like else runs.assemble(config)
-            self.config, self.workdir, self.peak = config, pathlib.Path(workdir), peak
+            self.config, self.workdir, self.peak = config, paths.at(workdir), peak
             self.stop = Stop(stop_at)
             self.mesh = like.mesh if like else runs.make_mesh(config, devices)
             self.abstract, notes = runs.placed(self.run, self.mesh)
@@ -78,7 +78,8 @@ class Trainer:
             self.first = jax.process_index() == 0
             if self.first:
                 self.workdir.mkdir(parents=True, exist_ok=True)
-            self.log = Log(self.workdir if self.first else None, silent=like is not None)
+            self.mirror = paths.Mirror(self.workdir if self.first else None)
+            self.log = Log(self.mirror.folder, silent=like is not None)
             self.checkpoints = Checkpoints(self.workdir / "checkpoints", config.keep, report=self.log)
             self.root = jax.jit(lambda: rngs.root_key(config.seed), out_shardings=sharding.replicated(self.mesh))()
             self.best = Best(runs.optional(config, "best", ""), runs.optional(config, "patience", 0))
@@ -166,7 +167,8 @@ class Trainer:
         if self.first:
             records.write_json(self.workdir / "config.json", configs.to_dict(self.config))
             self.run.source.tokenizer.save(self.workdir / "tokenizer")
-        self.files = {f"tokenizer/{path.name}": path for path in sorted((self.workdir / "tokenizer").glob("*"))}
+        saved = sorted((self.workdir / "tokenizer").iterdir()) if self.first else []
+        self.files = {f"tokenizer/{path.name}": path for path in saved}
         self.meta = {
             "config": configs.to_dict(self.config),
             "data": self.run.source.fingerprint,
@@ -176,7 +178,7 @@ class Trainer:
         }
         if self.first:
             wanted = {name: runs.optional(self.config, name, False) for name in ("tensorboard", "wandb")}
-            self.writers = metrics.make_writers(self.workdir, self.meta["config"], **wanted)
+            self.writers = metrics.make_writers(self.mirror.folder, self.meta["config"], **wanted)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         for writer in self.writers:
@@ -201,10 +203,10 @@ class Trainer:
 
     def close(self) -> None:
         """Close the files, and wait for the last checkpoint."""
-        for writer in self.writers:
-            writer.close()
-        self.log.close()
-        self.checkpoints.close()
+        with contextlib.closing(self.checkpoints), contextlib.closing(self.mirror):
+            for writer in self.writers:
+                writer.close()
+            self.log.close()
 
     def _train(self) -> int:
         state = self.start_state()
@@ -274,7 +276,7 @@ class Trainer:
         profiling = False
         while step < total:
             if self.run.profile_steps and step == self.run.profile_steps[0] and self.first:
-                jax.profiler.start_trace(str(self.workdir / "profile"))
+                jax.profiler.start_trace(str(self.mirror.folder / "profile"))
                 profiling = True
             with self.ledger("step"), jax.transfer_guard("disallow"):
                 state, values = compiled(state, batch, self.root)
@@ -374,8 +376,13 @@ class Trainer:
         began = time.perf_counter()
         with self.ledger("save"):
             meta = self.meta | self.memory()
+            self.upload()  # first, so that the lines up to a step are there if the step is
             self.checkpoints.save(step, state, meta, self.files, block=block)
         return time.perf_counter() - began
+
+    def upload(self) -> None:
+        """Write what was logged to the run folder, where that is in an object store."""
+        self.mirror.upload()
 
     def evaluate(self, step: int, state: TrainState, judge: bool = True) -> TrainState:
         """Run every evaluator, write what they found, judge whether it is the best, and let the optimiser react."""
@@ -397,6 +404,7 @@ class Trainer:
         """record.json: what was run, on what, for how long, and how it ended."""
         if not self.first:
             return
+        self.upload()
         lines = metrics.read(self.workdir, everything=True)
         sessions = [line["session"] for line in lines if "session" in line] + [self.ledger.summary()]
         logged = [line for line in lines if "loss" in line]

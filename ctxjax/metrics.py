@@ -17,6 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from ctxjax import paths
 from ctxjax.config import ConfigError
 from ctxjax.types import Mean
 
@@ -116,7 +117,7 @@ def read(path: str | os.PathLike[str], everything: bool = False) -> list[dict[st
       path: `metrics.jsonl` or the run folder.
       everything: the lines without a step too (`resumed`, `session`), and the void ones.
     """
-    path = pathlib.Path(path)
+    path = paths.at(path)
     path = path / "metrics.jsonl" if path.is_dir() else path
     lines: list[dict[str, Any]] = []
     for text in path.read_text(encoding="utf-8").splitlines():

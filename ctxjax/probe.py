@@ -28,14 +28,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m ctxjax.probe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     cli.add_config(parser)
-    parser.add_argument("--output", required=True, type=pathlib.Path, help="folder for probes.json and probes.png")
+    parser.add_argument("--output", required=True, help="folder for probes.json and probes.png")
     parser.add_argument("--record", metavar="FOLDER", help="write a record there, too")
     args, config = cli.parse(parser, argv)
 
     from ctxjax import config as configs
-    from ctxjax import pretrained, records, suite
+    from ctxjax import paths, pretrained, records, suite
     from ctxjax.config import ConfigError
 
+    output = paths.local(args.output, "--output")
     if not config.models:
         raise ConfigError("config.models is empty: set it to a JSON list of what ctxjax.load opens")
     mixes = {path: read_mix(path) for path in config.mixes}
@@ -47,13 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         found[name] = {"step": model.meta.get("step"), "tasks": tasks}
         del model
     payload = {"probes": found, "mixes": mixes, "config": configs.to_dict(config)}
-    args.output.mkdir(parents=True, exist_ok=True)
-    records.write_json(args.output / "probes.json", records.stamp("probe", payload))
-    draw(found, mixes, args.output / "probes.png")
+    output.mkdir(parents=True, exist_ok=True)
+    records.write_json(output / "probes.json", records.stamp("probe", payload))
+    draw(found, mixes, output / "probes.png")
     if args.record:
         print(f"wrote {records.write('probe', payload, args.record)}", file=sys.stderr)
     print(table(found))
-    print(f"wrote {args.output / 'probes.json'} and probes.png", file=sys.stderr)
+    print(f"wrote {output / 'probes.json'} and probes.png", file=sys.stderr)
     return 0
 
 
@@ -126,9 +127,10 @@ def read_mix(path: str) -> dict[str, float]:
     Raises:
       ConfigError: no record, or a run without a mix.
     """
+    from ctxjax import paths
     from ctxjax.config import ConfigError
 
-    file = pathlib.Path(path) / "record.json"
+    file = paths.at(path) / "record.json"
     if not file.is_file():
         raise ConfigError(f"config.mixes: {file} does not exist; a run writes it at its end")
     figures = json.loads(file.read_text(encoding="utf-8"))["evaluation"]

@@ -16,6 +16,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from etils import epath
+
+from ctxjax import paths
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "experiments" / "records"
 VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "torch", "transformers")
@@ -35,12 +39,13 @@ def commit() -> str | None:
 
 
 def without_paths(value: Any) -> Any:
-    """JSON-able data with the last part of every absolute path in it, which says nothing of the host."""
+    """JSON-able data with the last part of every absolute path in it, which says nothing of the host or bucket."""
     if isinstance(value, Mapping):
         return {name: without_paths(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [without_paths(item) for item in value]
-    return pathlib.PurePath(value).name if isinstance(value, str) and os.path.isabs(value) else value
+    somewhere = isinstance(value, str) and (os.path.isabs(value) or not paths.is_local(value))
+    return pathlib.PurePath(value).name if somewhere else value
 
 
 def versions() -> dict[str, str]:
@@ -103,7 +108,7 @@ def stamp(name: str, payload: Mapping[str, Any]) -> dict[str, Any]:
     return made | dict(payload)
 
 
-def write(name: str, payload: Mapping[str, Any], folder: str | os.PathLike[str] | None = None) -> pathlib.Path:
+def write(name: str, payload: Mapping[str, Any], folder: str | os.PathLike[str] | None = None) -> epath.Path:
     """Write a record and return its path.
 
     Args:
@@ -113,7 +118,7 @@ def write(name: str, payload: Mapping[str, Any], folder: str | os.PathLike[str] 
     """
     record = stamp(name, payload)
     when = record["date"].replace("-", "").replace(":", "").partition("+")[0]
-    folder = pathlib.Path(folder or FOLDER)
+    folder = paths.at(folder or FOLDER)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}-{when}.json"
     number = 1
@@ -126,11 +131,4 @@ def write(name: str, payload: Mapping[str, Any], folder: str | os.PathLike[str] 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write JSON so that the file is the old one or the whole new one, whatever happens in between."""
-    path = pathlib.Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, ensure_ascii=False, sort_keys=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    paths.write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m ctxjax.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", nargs="*", type=pathlib.Path, help="run folders whose curves to draw")
+    parser.add_argument("runs", nargs="*", help="run folders whose curves to draw")
     parser.add_argument("--output", type=pathlib.Path, help="picture of the curves, as in curves.png")
     parser.add_argument(
         "--suite",
@@ -44,9 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tasks", type=pathlib.Path, help="record.json of experiments/tasks/compare.py")
     parser.add_argument("--page", type=pathlib.Path, help="one HTML page of the runs, the suite and the tasks")
     parser.add_argument("--ledger", action="store_true", help=f"render {RESULTS.relative_to(ROOT)}")
-    parser.add_argument(
-        "--add", type=pathlib.Path, metavar="RUN", help="first add a finished run's record to the ledger"
-    )
+    parser.add_argument("--add", metavar="RUN", help="first add a finished run's record to the ledger")
     parser.add_argument("--name", help="name of the added record, as in bert_mini")
     args = parser.parse_args(argv)
     if not (args.runs or args.ledger or args.add):
@@ -74,14 +73,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def add(run: pathlib.Path, name: str) -> pathlib.Path:
+def add(run: str | os.PathLike[str], name: str) -> os.PathLike[str]:
     """Copy the record of a finished run, with its curve, to the ledger's records.
 
     Raises:
       ConfigError: the run has no record, because it has not ended.
     """
-    from ctxjax import metrics, records
+    from ctxjax import metrics, paths, records
 
+    run = paths.at(run)
     file = run / "record.json"
     if not file.is_file():
         raise ConfigError(f"{file} does not exist: a run writes it at its end, and {run} has not ended")
@@ -323,16 +323,16 @@ def duration(seconds: float | int) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
 
 
-def draw(runs: list[pathlib.Path], output: pathlib.Path) -> None:
+def draw(runs: Sequence[str | os.PathLike[str]], output: pathlib.Path) -> None:
     """One panel for the training loss and one for each held-out figure, all runs in each, over tokens.
 
     Raises:
       ConfigError: a folder without metrics.
     """
-    from ctxjax import metrics
+    from ctxjax import metrics, paths
 
     curves = {}
-    for run in runs:
+    for run in map(paths.at, runs):
         if not (run / "metrics.jsonl").is_file():
             raise ConfigError(f"{run} is not a run folder: it has no metrics.jsonl")
         curves[run.name] = metrics.read(run)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import pathlib
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m ctxjax.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     cli.add_config(parser)
-    parser.add_argument("--workdir", required=True, type=pathlib.Path, help="folder for the runs of the sweep")
+    parser.add_argument("--workdir", required=True, help="folder for the runs of the sweep")
     args, settings = cli.parse_with_settings(parser, argv)
 
     import jax
@@ -86,13 +86,14 @@ def _text(value: Any) -> str:
     return json.dumps(value) if isinstance(value, (list, tuple)) else str(value)
 
 
-def train(made: Mapping[str, Any], workdir: pathlib.Path) -> int:
+def train(made: Mapping[str, Any], workdir: str | os.PathLike[str]) -> int:
     """Train what has not ended; returns the exit code of the first run that was stopped.
 
     A run that diverges is recorded as failed, as one of several seeds is.
     """
-    from ctxjax import seeds
+    from ctxjax import paths, seeds
 
+    workdir = paths.at(workdir)
     for number, (name, config) in enumerate(made.items(), start=1):
         print(f"run {number} of {len(made)}: {name}", file=sys.stderr, flush=True)
         code = seeds.train(config, workdir / name, survives=True)
@@ -101,8 +102,11 @@ def train(made: Mapping[str, Any], workdir: pathlib.Path) -> int:
     return 0
 
 
-def read(workdir: pathlib.Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+def read(workdir: str | os.PathLike[str], names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The record of each run."""
+    from ctxjax import paths
+
+    workdir = paths.at(workdir)
     return {name: json.loads((workdir / name / "record.json").read_text(encoding="utf-8")) for name in names}
 
 
@@ -138,16 +142,18 @@ def table(rows: Mapping[str, Mapping[str, Any]], order: Sequence[str], metric: s
     return "\n".join(lines)
 
 
-def write(workdir: pathlib.Path, rows: Mapping[str, Any], order: Sequence[str], chosen: str) -> None:
+def write(workdir: str | os.PathLike[str], rows: Mapping[str, Any], order: Sequence[str], chosen: str) -> None:
     """record.json of the sweep: the chosen run's, and what it was chosen from."""
     import jax
 
-    from ctxjax import best, metrics, records
+    from ctxjax import best, metrics, paths, records
 
     if jax.process_index() == 0:
         metric, _ = best.parse(chosen)
         points = [{"run": name, metric: metrics.plain(figure(rows[name], metric))} for name in order]
-        records.write_json(workdir / "record.json", rows[order[0]] | {"sweep": {"by": chosen, "runs": points}})
+        records.write_json(
+            paths.at(workdir) / "record.json", rows[order[0]] | {"sweep": {"by": chosen, "runs": points}}
+        )
 
 
 if __name__ == "__main__":

@@ -36,16 +36,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args, config = cli.parse(parser, argv)
 
-    from ctxjax import counted, processes, run
+    from ctxjax import counted, paths, processes, run
 
+    workdir = paths.at(args.workdir)
     if counted.is_counted(config):
-        return counted.train(config, args.workdir)
+        return counted.train(config, workdir)
     run.validate(config)
     processes.cache_compilations()
     processes.initialize(force=args.distributed)
     from ctxjax import seeds
 
-    code = seeds.train(config, args.workdir, args.stop_at, args.peak_flops)
+    code = seeds.train(config, workdir, args.stop_at, args.peak_flops)
     processes.shutdown()
     return code
 

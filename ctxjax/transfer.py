@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ctxjax import checkpoint, digests, folders, optim, processes, tree
+from ctxjax import checkpoint, digests, folders, optim, paths, processes, tree
 from ctxjax import config as configs
 from ctxjax.config import ConfigError
 from ctxjax.data.transforms.framing import open_framed
@@ -58,7 +58,7 @@ def resolve(config: Config, continued: str | os.PathLike[str] | None = None) -> 
         fields = {name: configs.as_tuples(value) for name, value in theirs.items() if value is not None} | fields
     with config.unlocked():
         source = config.source
-        lost = "tokenizer" in source and not (source.tokenizer and os.path.exists(source.tokenizer))
+        lost = "tokenizer" in source and not (source.tokenizer and paths.at(source.tokenizer).exists())
         if lost and folder is not None:
             if not (folder / "tokenizer").is_dir():
                 raise ConfigError(f"{folder} has no tokenizer: set config.source.tokenizer to the folder of one")
@@ -92,7 +92,7 @@ def _origin(path: str) -> Any:
     try:
         return folders.find(path)
     except ConfigError as error:
-        if os.path.exists(path) and not os.path.isdir(os.path.join(path, "checkpoints")):
+        if paths.at(path).exists() and not (paths.at(path) / "checkpoints").is_dir():
             raise ConfigError(
                 f"config.init_from.path={path!r} is no run of ctxjax; if it holds published weights, convert them "
                 f"once: python -m ctxjax.convert {path} DIR --to ctxjax"

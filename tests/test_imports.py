@@ -12,9 +12,10 @@ from ctxjax.__main__ import PROGRAMS
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "ctxjax"
 
-# Level of each module or folder; a module imports from lower levels or its own folder. See docs/design.md, section 1.
+# Level of each module or folder; a module imports from lower levels or its own folder; tenths
+# order those of one level. See docs/design.md, section 1.
 LEVELS = {
-    "types": 0, "tree": 0, "rngs": 0, "config": 0, "digests": 0, "__init__": 0, "__main__": 6,
+    "types": 0, "tree": 0, "rngs": 0, "config": 0, "paths": 0.1, "digests": 0.2, "__init__": 0, "__main__": 6,
     "metrics": 1, "records": 1, "cli": 1, "processes": 1, "folders": 1, "sharding": 1, "schedules": 1, "text": 1,
     "data": 2, "models": 2, "objectives": 2, "optim": 2, "progress": 2,
     "step": 3, "checkpoint": 3, "interop": 3, "reading": 3, "inference": 3, "ngrams": 3,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +18,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from ctxjax import paths
 from ctxjax.config import ConfigError
 from ctxjax.data.transforms import spans
 from ctxjax.evaluators import answers, exact_match
@@ -124,11 +124,11 @@ class Evaluator:
         """The text of every question by its id, "" where there is no answer."""
         return {name: "" if one.odds > self.threshold else one.text for name, one in told.items()}
 
-    def predict(self, params: Any, folder: str | os.PathLike[str]) -> pathlib.Path:
+    def predict(self, params: Any, folder: str | os.PathLike[str]) -> os.PathLike[str]:
         """Write predictions.json, what the official scripts read, and the files beside it; see `write`."""
         return self.write(folder, self.told(params))
 
-    def write(self, folder: str | os.PathLike[str], told: dict[str, answers.Told]) -> pathlib.Path:
+    def write(self, folder: str | os.PathLike[str], told: dict[str, answers.Told]) -> os.PathLike[str]:
         """The files of the published program, the first of which the official scripts read: predictions.json,
         nbest_predictions.json and, of version 2.0, null_odds.json, the odds of no answer."""
         best = {
@@ -142,7 +142,7 @@ class Evaluator:
         if self.source.version == "2.0":
             files["null_odds.json"] = {name: one.odds for name, one in told.items()}
         write_files(folder, {name: json.dumps(content, indent=4) + "\n" for name, content in files.items()})
-        return pathlib.Path(folder) / "predictions.json"
+        return paths.at(folder) / "predictions.json"
 
     def examples(self, params: Any) -> list[dict[str, Any]]:
         """F1 of every question, for `ctxjax.compare`."""

@@ -6,13 +6,13 @@ python -m ctxjax.predict --workdir runs/rte --split test --output predictions
 from __future__ import annotations
 
 import os
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from ctxjax import paths
 from ctxjax.config import ConfigError
 from ctxjax.evaluators.rows import Rows
 from ctxjax.evaluators.scores import scores
@@ -104,14 +104,14 @@ class Evaluator:
         pairs = zip(self.source.examples, self.predictions(params))
         return [{"id": one.id, "target": one.target, "prediction": prediction} for one, prediction in pairs]
 
-    def predict(self, params: Any, folder: str | os.PathLike[str]) -> pathlib.Path:
+    def predict(self, params: Any, folder: str | os.PathLike[str]) -> os.PathLike[str]:
         """Write what the model tells, in the official layout: a line an example, its number and a prediction."""
         told = self.predictions(params)
         spelled = [f"{each:.3f}" if isinstance(each, float) else str(each) for each in told]
         lines = [f"{one.id}\t{prediction}\n" for one, prediction in zip(self.source.examples, spelled)]
         name = self.source.task.submissions.get(self.split, f"{self.split}.tsv")
         write_files(folder, {name: "".join(["index\tprediction\n", *lines])})
-        return pathlib.Path(folder) / name
+        return paths.at(folder) / name
 
 
 def _commonest(right: Any, kind: str) -> int | float:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import collections
 import os
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
+from ctxjax import paths
 from ctxjax.config import ConfigError
 from ctxjax.evaluators.rows import Rows
 from ctxjax.step import Forward
@@ -48,20 +48,21 @@ class Telling:
 
         self._rows = Rows(tell, "sentences", batch_size, model=model, mesh=mesh, train_batch_size=train_batch_size)
 
-    def predict(self, params: Any, folder: str | os.PathLike[str]) -> pathlib.Path:
+    def predict(self, params: Any, folder: str | os.PathLike[str]) -> os.PathLike[str]:
         """Write what conlleval reads: a line a word with its tag and the told one, a blank line behind a sentence.
 
         Returns:
           the file, named by the split, as in test.predictions.txt; process 0 writes it.
         """
-        path = pathlib.Path(folder) / f"{self.source.split}.predictions.txt"
+        path = paths.at(folder) / f"{self.source.split}.predictions.txt"
         told = self.told(params)
         if jax.process_index() == 0:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "w", encoding="utf-8") as file:
-                for one, ours in zip(self.source.sentences, told, strict=True):
-                    file.writelines(f"{word} {tag} {mine}\n" for word, tag, mine in zip(one.words, one.tags, ours))
-                    file.write("\n")
+            lines: list[str] = []
+            for one, ours in zip(self.source.sentences, told, strict=True):
+                lines += (f"{word} {tag} {mine}\n" for word, tag, mine in zip(one.words, one.tags, ours))
+                lines.append("\n")
+            paths.write_text(path, "".join(lines))
         return path
 
     def always(self) -> list[list[str]]:

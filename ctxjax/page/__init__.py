@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import json
 import math
+import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -45,7 +46,7 @@ img{max-width:100%}.best{font-weight:700}.none{color:#888}.wide{overflow-x:auto}
 
 def write(
     path: pathlib.Path,
-    runs: Sequence[pathlib.Path],
+    runs: Sequence[str | os.PathLike[str]],
     suite: Mapping[str, Figures],
     compared: Mapping[str, Any] | None = None,
 ) -> None:
@@ -63,12 +64,12 @@ def write(
     path.write_text(page(read_runs(runs), suite, compared or {}), encoding="utf-8")
 
 
-def read_runs(folders: Sequence[pathlib.Path]) -> dict[str, dict[str, Any]]:
+def read_runs(folders: Sequence[str | os.PathLike[str]]) -> dict[str, dict[str, Any]]:
     """Name of each run -> its record, with the lines of its metrics as `lines`."""
-    from ctxjax import metrics
+    from ctxjax import metrics, paths
 
     found = {}
-    for folder in folders:
+    for folder in map(paths.at, folders):
         file = folder / "record.json"
         if not file.is_file():
             raise ConfigError(f"{file} does not exist: a run writes it at its end, and {folder} has not ended")

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import json
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+from etils import epath
 
 from ctxjax import config as configs
-from ctxjax import loop, processes, records
+from ctxjax import loop, paths, processes, records
 from ctxjax import run as runs
 from ctxjax.config import ConfigError
 from ctxjax.loop import Diverged, Trainer
@@ -47,7 +47,7 @@ def train(
       ConfigError, RunError: as `loop.train`.
     """
     runs.validate(config)
-    count, folder = runs.optional(config, "seeds", 1), pathlib.Path(workdir)
+    count, folder = runs.optional(config, "seeds", 1), paths.at(workdir)
     if count == 1 and not survives:
         return loop.train(config, workdir, stop_at, peak, devices)
     if count == 1:
@@ -68,14 +68,14 @@ def train(
     return 0
 
 
-def ended(folders: Sequence[pathlib.Path]) -> bool:
+def ended(folders: Sequence[epath.Path]) -> bool:
     """Whether all of these runs have a record, as process 0 sees it."""
     there = processes.agree("ended", lambda: "yes" if all((one / "record.json").exists() for one in folders) else "no")
     return there == "yes"
 
 
 def _train_group(
-    config: Any, folder: pathlib.Path, group: list[int], stop_at: int | None, peak: float, devices: Any
+    config: Any, folder: epath.Path, group: list[int], stop_at: int | None, peak: float, devices: Any
 ) -> int:
     if len(group) > 1:
         place = folder / f"seeds_{group[0]}_to_{group[-1]}"
@@ -83,7 +83,7 @@ def _train_group(
     return _train_one(alone(config, group[0]), run_of(folder, group[0]), stop_at, peak, devices)
 
 
-def _train_one(config: Any, place: pathlib.Path, stop_at: int | None, peak: float, devices: Any) -> int:
+def _train_one(config: Any, place: epath.Path, stop_at: int | None, peak: float, devices: Any) -> int:
     if ended([place]) and outcome.read(place).get("failed"):
         return 0
     trainer = Trainer(config, place, stop_at, peak, devices)
@@ -94,7 +94,7 @@ def _train_one(config: Any, place: pathlib.Path, stop_at: int | None, peak: floa
         return 0
 
 
-def _at_once(config: Any, folder: pathlib.Path, seeds: list[int], devices: Any) -> int:
+def _at_once(config: Any, folder: epath.Path, seeds: list[int], devices: Any) -> int:
     """How many seeds run at once: as told, as before, or as memory allows."""
     told = runs.optional(config, "seeds_at_once", 0)
     if runs.optional(config.source, "widths", 1) > 1:

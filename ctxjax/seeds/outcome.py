@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import pathlib
 from collections.abc import Mapping
 from typing import Any
+
+from etils import epath
 
 from ctxjax import best, metrics, significance
 
 MAJORITY = "majority_"  # before the name of a figure: of the same answer to every example
 
 
-def read(folder: pathlib.Path) -> dict[str, Any]:
+def read(folder: epath.Path) -> dict[str, Any]:
     """record.json of a run folder."""
     return json.loads((folder / "record.json").read_text(encoding="utf-8"))
 

@@ -8,13 +8,13 @@ carried along and no longer looked at.
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -26,7 +26,7 @@ from ctxjax.progress import Interval
 from ctxjax.step import TrainState
 
 
-def run_of(folder: pathlib.Path, seed: int) -> pathlib.Path:
+def run_of(folder: epath.Path, seed: int) -> epath.Path:
     """The run folder of one seed."""
     return folder / f"seed_{seed}"
 
@@ -61,9 +61,9 @@ class Together(Trainer):
     def __init__(
         self,
         config: Any,
-        workdir: pathlib.Path,
+        workdir: epath.Path,
         seeds: Sequence[int],
-        folder: pathlib.Path,
+        folder: epath.Path,
         stop_at: int | None = None,
         peak: float = 0.0,
         devices: Sequence[Any] | None = None,
@@ -219,6 +219,11 @@ class Together(Trainer):
     def must_save(self, step: int) -> bool:
         members = enumerate(self.members)
         return any(member.must_save(step) or (self.gone(at) and at not in self.recorded) for at, member in members)
+
+    def upload(self) -> None:
+        super().upload()
+        for member in self.members:
+            member.upload()
 
     def save(self, step: int, state: TrainState, block: bool = False) -> float:
         members = step >= self.run.total_steps or self.must_save(step)

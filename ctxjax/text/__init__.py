@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import pathlib
 from typing import TYPE_CHECKING, Any
+
+from etils import epath
+
+from ctxjax import paths
 
 if TYPE_CHECKING:
     from ctxjax.text.tokenizer import Tokenizer
@@ -31,7 +34,7 @@ def open_tokenizer(path: str | os.PathLike[str], **options: Any) -> Tokenizer:
     from ctxjax.text.bpe_files import MERGES, PUBLISHED, is_of_characters, read_merges, read_published
     from ctxjax.text.tokenizer import VOCABULARY, read_vocabulary
 
-    path = pathlib.Path(path)
+    path = paths.at(path)
     file = path / VOCABULARY if path.is_dir() else path
     if path.is_dir() and not file.is_file():
         file = next((path / name for name in PUBLISHED if (path / name).is_file()), file)
@@ -53,7 +56,7 @@ def open_tokenizer(path: str | os.PathLike[str], **options: Any) -> Tokenizer:
     return _opened(file, kind, pieces, saved | options)
 
 
-def _saved(path: pathlib.Path) -> tuple[str | None, dict[str, Any]]:
+def _saved(path: epath.Path) -> tuple[str | None, dict[str, Any]]:
     """Kind and options of a tokenizer that we saved; a `tokenizer.json` of Hugging Face has no kind."""
     from ctxjax.config import ConfigError
     from ctxjax.text.tokenizer import SETTINGS
@@ -68,7 +71,7 @@ def _saved(path: pathlib.Path) -> tuple[str | None, dict[str, Any]]:
     return (described["kind"], described.get("options", {})) if described.get("kind") in KINDS else (None, {})
 
 
-def _opened(file: pathlib.Path, kind: str, pieces: list[str], options: dict[str, Any]) -> Tokenizer:
+def _opened(file: epath.Path, kind: str, pieces: list[str], options: dict[str, Any]) -> Tokenizer:
     """The tokenizer, or one sentence that names its file."""
     from ctxjax.config import ConfigError
 
@@ -96,7 +99,7 @@ def _make(kind: str, pieces: list[str], options: dict[str, Any]) -> Tokenizer:
     return WordPiece(pieces, **options)
 
 
-def _published_options(path: pathlib.Path, pieces: list[str]) -> dict[str, Any]:
+def _published_options(path: epath.Path, pieces: list[str]) -> dict[str, Any]:
     """Whether a published WordPiece vocabulary is lower-cased: by the files beside it, or by its capital letters."""
     for name in ("tokenizer_config.json", "bert_config.json"):
         file = (path if path.is_dir() else path.parent) / name

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-import pathlib
 from collections.abc import Sequence
 
+from ctxjax import paths
 from ctxjax.config import ConfigError
 
 PIECES, MERGES = "vocab.json", "merges.txt"
@@ -24,7 +24,7 @@ def read_published(path: str | os.PathLike[str]) -> tuple[list[str], list[tuple[
     Raises:
       ConfigError: a file of another name, no merges beside it, or contents that are no vocabulary.
     """
-    path = pathlib.Path(path)
+    path = paths.at(path)
     if path.name not in PUBLISHED:
         raise ConfigError(f"vocabulary {path} is JSON, but is called none of {', '.join(PUBLISHED)}")
     try:
@@ -46,9 +46,9 @@ def is_of_characters(pieces: Sequence[str]) -> bool:
 
 def write_published(folder: str | os.PathLike[str], pieces: Sequence[str], merges: Sequence[tuple[str, str]]) -> None:
     """Write `vocab.json` and `merges.txt`."""
-    folder = pathlib.Path(folder)
-    (folder / PIECES).write_text(pieces_text(pieces), encoding="utf-8")
-    (folder / MERGES).write_text(merges_text(merges), encoding="utf-8")
+    folder = paths.at(folder)
+    paths.write_text(folder / PIECES, pieces_text(pieces))
+    paths.write_text(folder / MERGES, merges_text(merges))
 
 
 def pieces_text(pieces: Sequence[str]) -> str:
@@ -67,7 +67,7 @@ def read_merges(path: str | os.PathLike[str]) -> list[tuple[str, str]]:
     Raises:
       ConfigError: no such file, or a line is otherwise.
     """
-    path = pathlib.Path(path)
+    path = paths.at(path)
     if not path.is_file():
         raise ConfigError(f"merges {path} do not exist; a BPE vocabulary needs them beside its pieces")
     try:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
 
+from ctxjax import paths
 from ctxjax.config import ConfigError
 
 VOCABULARY = "vocab.txt"
@@ -104,15 +104,10 @@ def save_files(tokenizer: Tokenizer, folder: str | os.PathLike[str], more: Mappi
 
 def write_files(folder: str | os.PathLike[str], contents: Mapping[str, str]) -> None:
     """Write files (name -> content) in their order, each whole or not at all."""
-    folder = pathlib.Path(folder)
+    folder = paths.at(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
-        part = folder / f".{name}.{os.getpid()}.part"
-        with open(part, "wb") as file:
-            file.write(content.encode("utf-8"))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, folder / name)
+        paths.write_text(folder / name, content)
 
 
 def digest_of(tokenizer: Tokenizer, *more: str) -> str:
@@ -132,7 +127,7 @@ def read_vocabulary(path: str | os.PathLike[str]) -> list[str]:
       ConfigError: the file is empty or not UTF-8.
     """
     try:
-        text = pathlib.Path(path).read_bytes().decode("utf-8-sig")
+        text = paths.at(path).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"vocabulary {path} is not UTF-8 ({error.reason} at byte {error.start})") from None
     pieces = [line.strip() for line in text.split("\n")]

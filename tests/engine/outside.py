@@ -14,6 +14,7 @@ import ml_collections
 import numpy as np
 
 from ctxjax.data.pipeline import rows_of
+from ctxjax.text.tokenizer import write_files
 from ctxjax.types import Mean, Outputs
 
 
@@ -112,10 +113,10 @@ class Tokenizer:
         return hashlib.sha256("\n".join(self.pieces).encode()).hexdigest()[:16]
 
     def save(self, folder):
-        folder = pathlib.Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "tokenizer.json").write_text(json.dumps({"kind": "numbers"}))
-        (folder / "vocab.txt").write_text("\n".join(self.pieces) + "\n")
+        write_files(
+            folder,
+            {"tokenizer.json": json.dumps({"kind": "numbers"}), "vocab.txt": "\n".join(self.pieces) + "\n"},
+        )
 
 
 class Source:
