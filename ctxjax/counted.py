@@ -101,8 +101,8 @@ def _count(
     log("distinct " + ", ".join(f"{n}-grams {size:,}" for n, size in enumerate(sizes, start=1)))
     model = NGrams(tables, vocab_size, config.model.order, bos, eos, config.model.smoothing, config.model.k)
     evaluation = evaluate(model, held, log)
-    (mirror.folder / "metrics.jsonl").unlink(missing_ok=True)  # of a run that was killed right here
-    writer = metrics.JsonLines(mirror.folder / "metrics.jsonl")
+    (mirror.file("metrics.jsonl")).unlink(missing_ok=True)  # of a run that was killed right here
+    writer = metrics.JsonLines(mirror.file("metrics.jsonl"))
     writer.write(1, evaluation | {"tokens": counter.events})
     writer.close()
     payload = {
@@ -116,8 +116,9 @@ def _count(
         "data": corpus.fingerprint,
     }
     mirror.upload()
-    records.write_json(mirror.run / "record.json", records.stamp("train", payload))
-    _save(checkpoints, tables, about, corpus, mirror.run)  # last: with it the run is done
+    folder = checkpoints.folder.parent
+    records.write_json(folder / "record.json", records.stamp("train", payload))
+    _save(checkpoints, tables, about, corpus, folder)  # last: with it the run is done
     log("done")
     return 0
 

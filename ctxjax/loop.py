@@ -276,7 +276,7 @@ class Trainer:
         profiling = False
         while step < total:
             if self.run.profile_steps and step == self.run.profile_steps[0] and self.first:
-                jax.profiler.start_trace(str(self.mirror.folder / "profile"))
+                jax.profiler.start_trace(str(self.mirror.file("profile")))
                 profiling = True
             with self.ledger("step"), jax.transfer_guard("disallow"):
                 state, values = compiled(state, batch, self.root)

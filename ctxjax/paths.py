@@ -111,9 +111,15 @@ class Mirror:
                 if (self.run / name).exists():
                     (self.folder / name).write_bytes((self.run / name).read_bytes())
 
+    def file(self, name: str) -> pathlib.Path:
+        """Where a file or folder of the run is written first."""
+        if self.folder is None:
+            raise ValueError("this process appends to nothing")
+        return self.folder / name
+
     def upload(self) -> None:
         """Write what has grown since the last time."""
-        if self._made is None:
+        if self._made is None or self.folder is None or self.run is None:
             return
         for file in sorted(self.folder.rglob("*")):
             changed = file.stat().st_mtime_ns if file.is_file() else None
