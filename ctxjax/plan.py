@@ -43,6 +43,7 @@ def assemble(config: Any) -> tuple[Run, bool]:
     from ctxjax.config import ConfigError, Duration
     from ctxjax.data import pipeline
     from ctxjax.data.corpus import MANIFEST
+    from ctxjax.data.shuffled import Shuffled
 
     if "encoder" in config.model and config.init_from.path:
         transfer.resolve(config)
@@ -64,7 +65,8 @@ def assemble(config: Any) -> tuple[Run, bool]:
         source = configs.build("source", config.source)
         config.source.update(replaced)
     model, objective = configs.build("model", config.model), configs.build("objective", config.objective)
-    row = pipeline.batch_at(source, seed=0, batch_size=1, step=0)
+    wide = isinstance(source, Shuffled)  # rows of `length`, though those of the stand-in's text are shorter
+    row = source.take(np.zeros(1, np.int64)) if wide else pipeline.batch_at(source, seed=0, batch_size=1, step=0)
     if "vectors_of" in config.source and config.model.features:  # which need not be stored yet
         layers = [size] if (size := runs.optional(config.model, "feature_layers", 0)) else []
         shape = (1, source.length, *layers, config.model.features)
@@ -78,7 +80,8 @@ def assemble(config: Any) -> tuple[Run, bool]:
     params = jax.eval_shape(lambda: model.init(rngs.root_key(0), _zeros(shapes[1]["inputs"]), method="touch")["params"])
     rules = {"steps_per_epoch": steps / total.amount if total.unit == "epochs" else None, **config.optim.to_dict()}
     tx, schedule = optim.make_optimizer(steps, params, **rules)
-    return runs.Run(config, model, objective, source, shapes[config.batch_size], 0, tokens, steps, tx, schedule), False
+    batches = [shapes[config.batch_size]]
+    return runs.Run(config, model, objective, source, batches, 0, tokens, steps, tx, schedule), False
 
 
 def _with_rows(row: Any, rows: int) -> Any:
