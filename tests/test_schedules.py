@@ -120,7 +120,7 @@ def test_equals_the_oracle_at_every_step(case):
     oracle, lr, fields = CASES[case]
     schedule = jax.jit(jax.vmap(make_schedule(TOTAL, lr, **fields)))
     steps = np.arange(TOTAL + 50)
-    np.testing.assert_allclose(schedule(steps), [oracle(int(step)) for step in steps], rtol=2e-5, atol=1e-9)
+    np.testing.assert_allclose(schedule(steps), [oracle(int(step)) for step in steps], rtol=5e-5, atol=1e-9)
 
 
 def test_every_schedule_has_a_case():

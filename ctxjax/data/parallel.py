@@ -5,10 +5,10 @@ A pair becomes a document of two sentences, so all that prepares and keeps a cor
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 from collections.abc import Iterator
-from typing import IO
 
 from ctxjax.config import ConfigError, fingerprint
 from ctxjax.data import cleaning, reading
@@ -44,7 +44,7 @@ def count_lines(path: str | os.PathLike[str]) -> int:
         return sum(1 for _ in lines(path, raw))
 
 
-def lines(path: str | os.PathLike[str], raw: IO[bytes]) -> Iterator[bytes | None]:
+def lines(path: str | os.PathLike[str], raw: io.BufferedIOBase) -> Iterator[bytes | None]:
     """The lines of an open file without their breaks; None for one over `reading.LINE_BYTES`."""
     stream = reading.open_stream(path, raw)
     held, long = b"", False

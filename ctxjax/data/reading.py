@@ -18,7 +18,7 @@ import pathlib
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import xxhash
 import zstandard
@@ -31,7 +31,7 @@ PIECE_BYTES = 1 << 22  # of raw text in a piece of work
 DOCUMENT_BYTES = 1 << 23  # a longer document of plain text is cut
 LINE_BYTES = 1 << 26  # a longer line of JSON is left out
 _BLOCK = 1 << 20
-_OPENERS: dict[str, Callable[[IO[bytes]], Any]] = {
+_OPENERS: dict[str, Callable[[Any], Any]] = {
     ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
     ".bz2": bz2.BZ2File,
     ".xz": lzma.LZMAFile,
@@ -83,7 +83,7 @@ def located(path: str) -> Any:
     return epath.Path(path)
 
 
-def opened(path: str) -> IO[bytes]:
+def opened(path: str) -> io.BufferedIOBase:
     """A file's bytes, wherever it lies."""
     return open(path, "rb") if "://" not in path else io.BufferedReader(located(path).open("rb"), _BLOCK)
 
@@ -138,7 +138,7 @@ def _matches(pattern: str) -> Iterator[Any]:
     return iter(folder.glob("/".join(rest)))
 
 
-def _hidden(path: pathlib.Path) -> bool:
+def _hidden(path: pathlib.PurePath) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
@@ -220,7 +220,7 @@ def _one_sentence_a_line(files: Sequence[Any]) -> bool:
     return blocks > 1 and lines >= 2 * blocks and sentences * 10 >= lines * 9
 
 
-def open_stream(path: str | os.PathLike[str], raw: IO[bytes]) -> Any:
+def open_stream(path: str | os.PathLike[str], raw: io.BufferedIOBase) -> Any:
     """The uncompressed bytes of an open file, as UTF-8 where it begins with the mark of another Unicode encoding."""
     opener = _OPENERS.get(pathlib.Path(path).suffix.lower())
     stream = io.BufferedReader(opener(raw), _BLOCK) if opener else raw
@@ -251,7 +251,7 @@ class _Recoded:
 class _Zstd(io.RawIOBase):
     """Frames of Zstandard; the library's own reader takes a truncated file for a short one."""
 
-    def __init__(self, raw: IO[bytes]):
+    def __init__(self, raw: io.BufferedIOBase):
         self._raw, self._frame, self._held = raw, None, b""
         self._maker = zstandard.ZstdDecompressor(max_window_size=1 << 31)
 
@@ -315,7 +315,7 @@ def read_pieces(inputs: Sequence[Input], counts: cleaning.Counts) -> Iterator[Pi
         yield Piece(number, chunks, before)
 
 
-def blocks(item: Input, raw: IO[bytes], counts: cleaning.Counts) -> Iterator[bytes]:
+def blocks(item: Input, raw: io.BufferedIOBase, counts: cleaning.Counts) -> Iterator[bytes]:
     """The bytes of a file, cut where its format allows it."""
     whole = item.format == "documents"
     limit = LINE_BYTES if item.format == "jsonl" else DOCUMENT_BYTES

@@ -68,14 +68,14 @@ def test_cut_anywhere_it_ends_with_the_same_bits(narrow, tmp_path):
     assert last(tmp_path) == last(narrow)
 
 
-def test_flops_are_those_of_the_widths_that_are_run(narrow):
-    run = runs.assemble(make(widths=3))
+def test_flops_are_those_of_the_widths_that_are_run():
+    run = runs.assemble(make("bert", widths=3))
     assert len(run.batches) == len(run.source.padded) > 1
     every = [3.0 * run.objective.flops(run.model, batch) for batch in run.batches]
     steps = range(run.steps_per_pass)
     widths = [run.source.width_of(run.source.of_step(0, 4, step)) for step in steps]
     assert run.flops_per_step() == pytest.approx(np.mean([every[run.source.padded.index(width)] for width in widths]))
-    assert min(every) < run.flops_per_step() < runs.assemble(make(widths=1)).flops_per_step()
+    assert min(every) < run.flops_per_step() < runs.assemble(make("bert", widths=1)).flops_per_step()
 
 
 def test_seeds_at_once_need_one_width(tmp_path):

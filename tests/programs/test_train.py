@@ -92,7 +92,8 @@ def test_processes_that_are_only_half_described(monkeypatch):
     [
         ({}, None),
         ({"CTXJAX_COORDINATOR": "a:1"}, "ctxjax"),
-        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, "slurm"),
+        ({"SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "0"}, "slurm"),
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, None),  # the shell of sbatch
         ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, None),
         ({"TPU_WORKER_HOSTNAMES": "a,b"}, "tpu"),
         ({"TPU_WORKER_HOSTNAMES": "localhost"}, None),
