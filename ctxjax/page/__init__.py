@@ -117,9 +117,10 @@ def table(runs: Mapping[str, Mapping[str, Any]], suite: Mapping[str, Figures]) -
     """A row a model: parameters, tokens, FLOPs, time, perplexity, and the figures of the suite."""
     shown = [column for column in COLUMNS if any(column[1] in found for found in suite.values())]
     best = {}
-    for _, figure, _ in shown:
+    for _, figure, show in shown:
         values = [found[figure] for found in suite.values() if _number(found.get(figure))]
-        best[figure] = min(values) if "bits" in figure else max(values) if values else None
+        differ = len({show(value) for value in values}) > 1
+        best[figure] = (min(values) if "bits" in figure else max(values)) if differ else None
     head = ["model", "parameters", "tokens", "FLOPs", "minutes", "perplexity", *(title for title, _, _ in shown)]
     rows = []
     for name, run in runs.items():
@@ -226,7 +227,7 @@ def senses(suite: Mapping[str, Figures]) -> str:
     first = next(found for found in suite.values() if "senses/accuracy" in found)
     baseline = first["senses/most_frequent_sense"]
     pyplot = pictures.pyplot()
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2))
+    figure, axes = pyplot.subplots(1, 2, figsize=(12.5, 4.2))
     for number, (name, values) in enumerate(layers.items()):
         apart = [suite[name][f"senses/apart_{i}"] for i in range(len(values))]
         for axis, row in zip(axes, (values, apart)):
@@ -240,7 +241,8 @@ def senses(suite: Mapping[str, Figures]) -> str:
     axes[1].set(title="cosine within a sense less between the two", xlabel="layer")
     for axis in axes:
         axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.legend(fontsize=8)
+    told = axes[0].get_legend_handles_labels()
+    axes[1].legend(*told, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
     figure.tight_layout()
     count, occurrences = first["senses/lemmas"], first["senses/occurrences"]
     return (
