@@ -55,9 +55,9 @@ def row(title: str, task: str, runs: Mapping[str, Mapping[str, Any]], asked: int
 
 
 def _examples(record: Mapping[str, Any], asked: int) -> int:
-    """A record counts whole batches of a pass; what is left over is read in the next."""
+    """A record counts whole batches of a pass, one at least; what is left over is read in the next."""
     found, batch = int(record["examples"]), int(record["config"]["batch_size"])
-    return asked if 0 <= asked - found < batch else found
+    return asked if asked and abs(asked - found) < batch else found
 
 
 def mixes(runs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, list[float]]:
