@@ -234,6 +234,7 @@ class Plan(NamedTuple):
 
     def has(self, name: str) -> bool:
         """Whether a pretrained run has ended."""
+        """Whether a pretrained run has ended."""
         return (self.lineage / name / "record.json").exists()
 
     def probes(self, systems: Sequence[str]) -> tuple[str, list[str]]:

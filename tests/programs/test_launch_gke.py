@@ -1,7 +1,6 @@
 """launch/gke.py makes a JobSet that its API knows, whatever stands in the command, and hands it to kubectl."""
 
 import copy
-import importlib.util
 import os
 import re
 import subprocess
@@ -11,6 +10,7 @@ import pytest
 
 from tests.programs.jobset import JOBSET
 from tests.programs.stubs import NASTY, ROOT, recorded, stub
+from tests.scripts import opened
 
 jsonschema = pytest.importorskip("jsonschema")
 yaml = pytest.importorskip("yaml")
@@ -19,10 +19,7 @@ BASE = ("--name=mini", "--image=reg/p/i:1", "--accelerator=tpu-v5-lite-podslice"
 
 @pytest.fixture(scope="module")
 def gke():
-    spec = importlib.util.spec_from_file_location("gke", ROOT / "launch" / "gke.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return opened(ROOT / "launch" / "gke.py")
 
 
 @pytest.fixture

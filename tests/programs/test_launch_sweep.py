@@ -1,6 +1,5 @@
 """launch/sweep.py: one command a run of get_sweep(), by any launcher, into the folders that ctxjax.sweep looks in."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -10,6 +9,7 @@ import pytest
 from ctxjax import cli, sweep
 from ctxjax.config import ConfigError
 from tests.programs.stubs import NASTY, ROOT, recorded, stub
+from tests.scripts import opened
 
 FILE = """
 from tests.engine.outside import get_config
@@ -22,10 +22,7 @@ def get_sweep():
 
 @pytest.fixture(scope="module")
 def launch():
-    spec = importlib.util.spec_from_file_location("launch_sweep", ROOT / "launch" / "sweep.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return opened(ROOT / "launch" / "sweep.py")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The driver of the whole line: which text it takes, what it runs, and a small run of two families to its page."""
 
-import importlib.util
 import json
 import os
 import pathlib
@@ -9,16 +8,14 @@ import pytest
 
 from ctxjax import config as configs
 from ctxjax.data.generated import documents
+from tests.scripts import opened
 
 PATH = pathlib.Path("experiments/lineage/run.py")
 
 
 @pytest.fixture(scope="module")
 def lineage():
-    spec = importlib.util.spec_from_file_location("lineage", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return opened(PATH)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """The notebook is what its builder writes, and runs from top to bottom on any two runs of ours."""
 
-import importlib.util
 import pathlib
 
 import numpy as np
@@ -11,15 +10,13 @@ from ctxjax.interop import files
 from ctxjax.text.wordpiece import SPECIALS, WordPiece
 from ctxjax.text.words import Words
 from tests.interop import making
+from tests.scripts import opened
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
 def builder():
-    spec = importlib.util.spec_from_file_location("build", ROOT / "experiments" / "notebooks" / "build.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return opened(ROOT / "experiments" / "notebooks" / "build.py")
 
 
 def test_the_notebook_holds_the_builders_cells():

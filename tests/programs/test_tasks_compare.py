@@ -1,6 +1,5 @@
 """The command that compares systems on tasks: what it would run, and a small run of two models to its page."""
 
-import importlib.util
 import json
 import pathlib
 
@@ -10,6 +9,7 @@ from ctxjax import comparison, ledger, report
 from ctxjax import config as configs
 from ctxjax.config import ConfigError
 from ctxjax.data.tasks import open_task
+from tests.scripts import opened
 from tests.test_comparison import record
 
 PATH = pathlib.Path("experiments/tasks/compare.py")
@@ -18,10 +18,7 @@ SIZES = {"word2vec": {"width": 100}, "GloVe": {"width": 50}, "ELMo": {"projectio
 
 @pytest.fixture(scope="module")
 def compare():
-    spec = importlib.util.spec_from_file_location("tasks_compare", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return opened(PATH)
 
 
 @pytest.fixture
@@ -132,9 +129,7 @@ def test_ulmfit_reads_the_examples_of_the_others(tmp_path):
     """What the texts' program writes are those that the source of the other systems takes."""
     from ctxjax.data.sources.examples import Source
 
-    spec = importlib.util.spec_from_file_location("ulmfit_texts", "experiments/ulmfit/texts.py")
-    texts = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(texts)
+    texts = opened("experiments/ulmfit/texts.py")
     lines = "".join(f"{number % 6} What is n{number} ?\n" for number in range(90))
     (tmp_path / "TREC.train.all").write_text(lines)
     (tmp_path / "TREC.test.all").write_text("3 Who ?\n")

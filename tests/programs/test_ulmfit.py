@@ -1,6 +1,5 @@
 """The three stages of ULMFiT one after the other on generated text, and what goes from one to the next."""
 
-import importlib.util
 import json
 
 import jax
@@ -10,15 +9,9 @@ import pytest
 from ctxjax import checkpoint, evaluate, folders, loop, trained
 from ctxjax import config as configs
 from ctxjax.config import ConfigError
+from tests.scripts import opened
 
 HERE = "experiments/ulmfit"
-
-
-def script(name):
-    spec = importlib.util.spec_from_file_location(f"ulmfit_{name}", f"{HERE}/{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def train(spec, workdir, **settings):
@@ -87,14 +80,14 @@ def test_both_directions_are_averaged(stages):
         told.append(evaluator.probabilities(params))
         np.testing.assert_allclose(told[-1].sum(1), 1.0, rtol=1e-5)
         assert len(told[-1]) == evaluator.source.count == 100
-    found = script("ensemble").ensemble([folder / "forward", folder / "backward"], "heldout")
+    found = opened(f"{HERE}/ensemble.py").ensemble([folder / "forward", folder / "backward"], "heldout")
     wrong = 100 * np.mean(((told[0] + told[1]) / 2).argmax(1) != evaluator.source.targets)
     assert found["mean"] == pytest.approx(wrong) and len(found) == 3
     assert not np.allclose(told[0], told[1])
 
 
 def test_texts_of_official_layouts(tmp_path):
-    texts = script("texts")
+    texts = opened(f"{HERE}/texts.py")
     trec = tmp_path / "trec"
     trec.mkdir()
     (trec / "TREC.train.all").write_bytes("".join(f"{n % 6} What is n{n} é ?\n" for n in range(40)).encode("latin-1"))
@@ -120,7 +113,7 @@ def test_texts_of_official_layouts(tmp_path):
 
 def test_the_curve_of_labels_names_its_stages_and_draws(tmp_path):
     """The commands of every point; the figure from errors that are there."""
-    labels = script("labels")
+    labels = opened(f"{HERE}/labels.py")
     (tmp_path / "texts").mkdir()
     lines = [json.dumps({"label": str(n % 2), "text": f"xbos a{n}"}) + "\n" for n in range(30)]
     (tmp_path / "texts" / "train.jsonl").write_text("".join(lines))

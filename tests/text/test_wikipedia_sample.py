@@ -1,20 +1,18 @@
 """The clean-up of wiki text, on the markup that real articles have."""
 
-import importlib.util
 import json
 import pathlib
 
 import pytest
+
+from tests.scripts import opened
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "experiments" / "corpora" / "wikipedia_sample.py"
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("wikipedia_sample", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return opened(SCRIPT)
 
 
 ARTICLE = """{{about|x|y}}{{Infobox
