@@ -30,13 +30,12 @@ def figure_of(figures: Mapping[str, float], metric: str) -> float | None:
     return next((float(figures[name]) for name in names if name in figures), None)
 
 
-def row(title: str, task: str, runs: Mapping[str, Mapping[str, Any]], asked: int) -> dict[str, Any]:
+def row(title: str, task: str, runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """One task: `metric`, `examples` trained on, `majority`, `figures` by system, and `seconds` that each took.
 
     Args:
       title, task: what it is called, and its name in ctxjax/data/tasks.
       runs: the records, by system.
-      asked: the most examples that there should be; 0 for all.
     """
     metric = metric_of(task)
     evaluations = {system: record["evaluation"] for system, record in runs.items()}
@@ -46,18 +45,12 @@ def row(title: str, task: str, runs: Mapping[str, Mapping[str, Any]], asked: int
         "title": title,
         "task": task,
         "metric": metric,
-        "examples": max(_examples(record, asked) for record in runs.values()),
+        "examples": max(int(record["examples"]) for record in runs.values()),
         "majority": next((value for value in majorities if value is not None), None),
         "figures": figures,
         "seconds": {system: record["wall_seconds"] for system, record in runs.items()},
         "commits": sorted({str(record["commit"]) for record in runs.values()}),
     }
-
-
-def _examples(record: Mapping[str, Any], asked: int) -> int:
-    """A record counts whole batches of a pass, one at least; what is left over is read in the next."""
-    found, batch = int(record["examples"]), int(record["config"]["batch_size"])
-    return asked if asked and abs(asked - found) < batch else found
 
 
 def mixes(runs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, list[float]]:

@@ -423,7 +423,7 @@ class Trainer:
             "evaluation": {name: metrics.plain(value) for name, value in self.final.items()},
             "best": self.best.summary(),
             "origin": self.origin,
-            "examples": self.run.steps_per_pass * self.config.batch_size,
+            "examples": self.run.rows_per_pass,
             "wall_seconds": round(wall, 1),
             "goodput": round(sum(session.get("step", 0.0) for session in sessions) / wall, 4),
             "sessions": sessions,

@@ -160,6 +160,11 @@ class Run:
         """Shapes of the widest global training batch."""
         return self.batches[-1]
 
+    @property
+    def rows_per_pass(self) -> int:
+        """Rows that a pass reads: all of a source that counts them, else those of its whole batches."""
+        return int(getattr(self.source, "count", self.steps_per_pass * self.config.batch_size))
+
     def init(self, root: Any) -> TrainState:
         """A fresh state, to be jitted with the shardings it shall have."""
         row = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape[1:]), leaf.dtype), self.batch["inputs"])

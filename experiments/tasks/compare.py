@@ -370,12 +370,12 @@ def gather(plan: Plan, rows: Rows) -> dict[str, Any]:
 
     systems = [name for name in SYSTEMS if any(name in runs for runs in rows.values())]
     table = [
-        comparison.row(task, TASKS[task].name, rows[task, plan.examples], plan.examples)
+        comparison.row(task, TASKS[task].name, rows[task, plan.examples])
         for task in TASKS
         if (task, plan.examples) in rows
     ]
     points = sorted((count for task, count in rows if task == CURVE), key=lambda count: count or math.inf)
-    curve = [comparison.row(CURVE, TASKS[CURVE].name, rows[CURVE, count], count) for count in points]
+    curve = [comparison.row(CURVE, TASKS[CURVE].name, rows[CURVE, count]) for count in points]
     probes = plan.output / "probes" / "probes.json"
     return {
         "systems": {name: _pretrained(plan.lineage / SYSTEMS[name]) for name in systems},

@@ -1,5 +1,7 @@
 """A run whose batches are of several widths: the same figures as of one width, and the same bits wherever it is cut."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -58,6 +60,13 @@ def test_widths_change_no_figure_of_an_encoder(system, tmp_path):
         assert train(make(system, widths=widths), tmp_path / f"{widths}") == 0
     np.testing.assert_allclose(losses(tmp_path / "1"), losses(tmp_path / "3"), rtol=1e-4)
     assert padding(tmp_path / "3") < padding(tmp_path / "1") - 0.05
+
+
+def test_the_record_has_the_examples_of_a_pass(narrow):
+    """All of them, though 8 steps of 4 read no whole pass."""
+    run = runs.assemble(make(widths=3))
+    record = json.loads((narrow / "record.json").read_text())
+    assert record["examples"] == run.source.count == len(run.source.examples)
 
 
 def test_cut_anywhere_it_ends_with_the_same_bits(narrow, tmp_path):
