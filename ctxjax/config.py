@@ -59,6 +59,7 @@ def run_config(every: str, keep: int = 2) -> ml_collections.ConfigDict:
     config.accum_steps = 1
     config.mesh = dict(data=-1, fsdp=1, tensor=1)
     config.rules = "default"
+    config.vocab_multiple = 1  # rows of the vocabulary's tables in memory; see ctxjax/padding.py
     config.log_every = "50 steps"
     config.save_every = every
     config.eval_every = every

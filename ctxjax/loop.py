@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 from ctxjax import config as configs
-from ctxjax import metrics, optim, paths, processes, records, rngs, sharding, transfer, tree
+from ctxjax import metrics, optim, padding, paths, processes, records, rngs, sharding, transfer, tree
 from ctxjax import run as runs
 from ctxjax.best import Best
 from ctxjax.checkpoint import Checkpoints, RunError
@@ -71,7 +71,9 @@ class Trainer:
             self.config, self.workdir, self.peak = config, paths.at(workdir), peak
             self.stop = Stop(stop_at)
             self.mesh = like.mesh if like else runs.make_mesh(config, devices)
-            self.abstract, notes = runs.placed(self.run, self.mesh)
+            self.abstract, _ = runs.placed(self.run, self.mesh)
+            self.held, notes = runs.placed(self.run, self.mesh, held=True)
+            self.widen, self.narrow = _between(self.abstract, self.held)
             self.batches, self.rows = self.run.batches, sharding.batch_sharding(self.mesh)
             self.evaluators = like.evaluators if like else self.run.evaluators(self.mesh)
             self.every = {name: self.run.steps(f"{name}_every") for name in ("log", "save", "eval")}
@@ -103,7 +105,7 @@ class Trainer:
                 meta = read_meta(step_folder(self.checkpoints.folder, step))
                 for change in runs.check_resume(self.run, meta):
                     self.log(f"changed since the checkpoint: {change}")
-                state = self.checkpoints.load(self.abstract, step)
+                state = self.widen(self.checkpoints.load(self.abstract, step))
                 self.remember(meta)
             self.log(f"continuing from step {step} of {self.run.total_steps}")
             return state
@@ -118,7 +120,7 @@ class Trainer:
         if path := runs.optional(origin, "path", ""):
             state = transfer.init_from(state, self.run.source.tokenizer, report=self.log, **_given(origin))
             self.origin = _origin(read_meta(find(path)))
-        return state
+        return self.widen(state)
 
     def memory(self) -> dict[str, Any]:
         """What a checkpoint's meta data keep of evaluations and beginnings, for `remember`."""
@@ -145,7 +147,7 @@ class Trainer:
             counts = [leaf for name, leaf in tree.flatten(state.opt_state).items() if name.endswith("count")]
             return new, values | {"lr": self.run.schedule(counts[-1] if counts else state.step)}
 
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, self.held)
         rows, whole = self.rows, sharding.replicated(self.mesh)
         jitted = jax.jit(
             self.lifted(with_lr),
@@ -377,7 +379,7 @@ class Trainer:
         with self.ledger("save"):
             meta = self.meta | self.memory()
             self.upload()  # first, so that the lines up to a step are there if the step is
-            self.checkpoints.save(step, state, meta, self.files, block=block)
+            self.checkpoints.save(step, self.narrow(state), meta, self.files, block=block)
         return time.perf_counter() - began
 
     def upload(self) -> None:
@@ -388,7 +390,8 @@ class Trainer:
         """Run every evaluator, write what they found, judge whether it is the best, and let the optimiser react."""
         found: dict[str, float] = {}
         with self.ledger("eval"):
-            params = variables(optim.eval_params(state.opt_state, state.params), state.extra)
+            true = self.narrow(state)
+            params = variables(optim.eval_params(true.opt_state, true.params), true.extra)
             for name, evaluator in self.evaluators.items():
                 found |= {f"{name}/{metric}": value for metric, value in evaluator.run(params).items()}
         if judge and step > self.evaluated:
@@ -430,6 +433,18 @@ class Trainer:
             "data": self.run.source.fingerprint,
         } | more
         records.write_json(self.workdir / "record.json", records.stamp("train", payload))
+
+
+def _between(abstract: TrainState, held: TrainState) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """What makes of a state as a checkpoint has it the one that a step holds, and back."""
+    if [leaf.shape for leaf in jax.tree.leaves(abstract)] == [leaf.shape for leaf in jax.tree.leaves(held)]:
+        return lambda state: state, lambda state: state
+
+    def fitting(like: TrainState) -> Callable[[Any], Any]:
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
+        return jax.jit(lambda state: padding.fit(state, like), out_shardings=shardings)
+
+    return fitting(held), fitting(abstract)
 
 
 def by_width(shapes: Sequence[Any], compiled: Sequence[Callable[..., Any]]) -> Callable[..., Any]:

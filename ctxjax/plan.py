@@ -135,7 +135,7 @@ def make_plan(config: Any, devices: Sequence[Any], peak: float = 0.0, mfu: float
 
     run, real = assemble(config)
     mesh = runs.make_mesh(config, devices)
-    abstract, notes = runs.placed(run, mesh)
+    abstract, notes = runs.placed(run, mesh, held=True)
     rows = sharding.batch_sharding(mesh)
     batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=rows), run.batch)
     kind = devices[0].device_kind

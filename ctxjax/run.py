@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from ctxjax import best, optim, rngs, sharding
+from ctxjax import best, optim, padding, rngs, sharding
 from ctxjax import config as configs
 from ctxjax.config import ConfigError, Duration
 from ctxjax.step import TrainState, init_state, make_train_step
@@ -49,8 +49,8 @@ def validate(config: Config) -> None:
     for field in FIELDS:
         if field not in config:
             raise ConfigError(f"the config has no field {field!r}, which every run needs")
-    for field in ("batch_size", "accum_steps", "keep", "max_skipped"):
-        if config[field] < 1:
+    for field in ("batch_size", "accum_steps", "keep", "max_skipped", "vocab_multiple"):
+        if optional(config, field, 1) < 1:
             raise ConfigError(f"config.{field}={config[field]} must be at least 1")
     if not 0 <= config.seed < 2**32:
         raise ConfigError(f"config.seed={config.seed} must be between 0 and {2**32 - 1}")
@@ -137,7 +137,9 @@ class Run:
       tokens_per_step: tokens of one global batch.
       total_steps: length of the run.
       tx, schedule: the optimiser, and its learning rate by number of updates.
-      abstract: the train state as `ShapeDtypeStruct`s, without shardings.
+      abstract: the train state as `ShapeDtypeStruct`s, without shardings, as a checkpoint has it.
+      wide: the model as a step runs it, which is `model` but for `config.vocab_multiple`.
+      held: the train state as a step holds it.
     """
 
     config: Config
@@ -151,9 +153,15 @@ class Run:
     tx: optax.GradientTransformation
     schedule: Callable[[Any], Any]
     abstract: TrainState = dataclasses.field(init=False)
+    wide: Any = dataclasses.field(init=False)
+    held: TrainState = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
-        self.abstract = jax.eval_shape(lambda: self.init(rngs.root_key(self.config.seed)))
+        self.wide = padding.padded_model(self.model, optional(self.config, "vocab_multiple", 1))
+        self.abstract, self.held = (
+            jax.eval_shape(lambda model=model: self._init(model, rngs.root_key(self.config.seed)))
+            for model in (self.model, self.wide)
+        )
 
     @property
     def batch(self) -> Any:
@@ -166,14 +174,18 @@ class Run:
         return int(getattr(self.source, "count", self.steps_per_pass * self.config.batch_size))
 
     def init(self, root: Any) -> TrainState:
-        """A fresh state, to be jitted with the shardings it shall have."""
+        """A fresh state, as a checkpoint has it, to be jitted with the shardings it shall have."""
+        return self._init(self.model, root)
+
+    def _init(self, model: Any, root: Any) -> TrainState:
         row = jax.tree.map(lambda leaf: jnp.zeros((1, *leaf.shape[1:]), leaf.dtype), self.batch["inputs"])
-        return init_state(self.model, self.tx, row, root, carry_rows=self.config.batch_size)
+        return init_state(model, self.tx, row, root, carry_rows=self.config.batch_size)
 
     def train_step(self) -> Callable[..., Any]:
         """The train step of the config; parameters that `config.optim.frozen` matches have no gradient."""
         frozen = optional(self.config.optim, "frozen", "")
-        return make_train_step(self.model, self.objective, self.tx, self.config.accum_steps, frozen)
+        words = self.model.vocab_size if self.wide is not self.model else 0
+        return make_train_step(self.wide, self.objective, self.tx, self.config.accum_steps, frozen, words)
 
     def steps(self, field: str) -> int:
         """A cadence of the config in steps."""
@@ -293,12 +305,14 @@ def make_mesh(config: Config, devices: Sequence[Any] | None = None) -> Mesh:
     return mesh
 
 
-def placed(run: Run, mesh: Mesh) -> tuple[TrainState, list[str]]:
-    """The abstract state with the sharding of every leaf, and notes on rules that could not be followed."""
+def placed(run: Run, mesh: Mesh, held: bool = False) -> tuple[TrainState, list[str]]:
+    """The abstract state with the sharding of every leaf, and notes on rules that could not be followed: as a
+    checkpoint has it, or as a step holds it."""
     rules = sharding.named_rules(optional(run.config, "rules", "default"))
-    shardings, notes = sharding.state_shardings(mesh, run.abstract, rules)
+    state = run.held if held else run.abstract
+    shardings, notes = sharding.state_shardings(mesh, state, rules)
     abstract = jax.tree.map(
-        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), run.abstract, shardings
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), state, shardings
     )
     return abstract, notes
 

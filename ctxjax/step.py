@@ -45,7 +45,8 @@ class Forward:
     model has them as `make_rng("shared")`, in training alone, and `make_rng("dropout")`.
 
     Of a model with more than parameters (`TrainState.extra`) `params` are all its `variables`, and what training makes
-    of the rest gathers in `moved`.
+    of the rest gathers in `moved`. Of a model whose vocabulary is padded (`ctxjax/padding.py`) `words` is the true
+    number of words, 0 where it is the model's own.
     """
 
     model: Model
@@ -54,6 +55,12 @@ class Forward:
     train: bool
     micro: Array | int = 0
     moved: dict[str, Any] = dataclasses.field(default_factory=dict)
+    words: int = 0
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of words, without those of a padded vocabulary that are none."""
+        return self.words or self.model.vocab_size
 
     def key(self, name: str) -> Array:
         """A key for one purpose of this step, the same in each of its micro-batches."""
@@ -63,8 +70,12 @@ class Forward:
         return self._apply(inputs, carry=carry, train=self.train)
 
     def readout(self, rows: Array) -> tuple[Array, Array, Array]:
-        """`(rows [N D'], table [V D'], bias [V])` for the vocabulary loss."""
-        return self._apply(rows, method="readout")
+        """`(rows [N D'], table [V D'], bias [V])` for the vocabulary loss; words that are none have a bias of -inf."""
+        rows, table, bias = self._apply(rows, method="readout")
+        if self.words:
+            places = jnp.arange(bias.shape[0])
+            bias = jnp.where((places < self.words) | (places >= self.model.vocab_size), bias, -jnp.inf)
+        return rows, table, bias
 
     def head(self, name: str, *features: Array) -> Any:
         """Apply a head that owns parameters."""
@@ -120,7 +131,12 @@ def weighted_loss(objective: Objective, terms: Terms, weights: Mapping[str, Arra
 
 
 def make_train_step(
-    model: Model, objective: Objective, tx: optax.GradientTransformation, accum_steps: int = 1, frozen: str = ""
+    model: Model,
+    objective: Objective,
+    tx: optax.GradientTransformation,
+    accum_steps: int = 1,
+    frozen: str = "",
+    words: int = 0,
 ) -> Callable[[TrainState, Batch, Array], tuple[TrainState, dict[str, Any]]]:
     """The pure step `(state, batch, root key) -> (state, metrics)`.
 
@@ -130,6 +146,8 @@ def make_train_step(
 
     No gradient is taken of parameters whose path the regular expression `frozen` matches: what lies beneath them alone
     has no backward pass, and `grad_norm` is without them. That they do not change is the optimiser's affair.
+
+    Of a model with a padded vocabulary `words` is the true number of words; 0 where there is none.
 
     An objective may have `rate(batch)`, a factor of the learning rate of this step alone, which the optimiser is told.
 
@@ -147,7 +165,7 @@ def make_train_step(
     ):
         def loss_of(params: Params):
             params = tree.map_named(held, params) if frozen else params
-            forward = Forward(model, variables(params, state.extra), key, train=True, micro=micro)
+            forward = Forward(model, variables(params, state.extra), key, train=True, micro=micro, words=words)
             terms, new_carry = objective(forward, batch, carry)
             return weighted_loss(objective, terms, weights), (terms, new_carry, forward.moved)
 

@@ -121,6 +121,9 @@ class Forward(Protocol):
 
     train: bool
 
+    @property
+    def vocab_size(self) -> int: ...
+
     def __call__(self, inputs: Inputs, carry: Carry = ()) -> Outputs: ...
 
     def readout(self, rows: Array) -> tuple[Array, Array, Array]: ...

@@ -56,9 +56,9 @@ class Objective:
         for index, name in enumerate(DIRECTIONS):
             rows, table, bias = forward.readout(top[:, index].reshape(-1, top.shape[-1]))
             targets, counts = batch["targets"][:, index].reshape(-1), weights[:, index].reshape(-1)
-            if forward.train and 0 < self.samples < table.shape[0]:
+            if forward.train and 0 < self.samples < forward.vocab_size:
                 if drawn is None:
-                    drawn = vocabulary.draw(forward.key("negatives"), table.shape[0], self.samples)
+                    drawn = vocabulary.draw(forward.key("negatives"), forward.vocab_size, self.samples)
                 total = vocabulary.sampled_cross_entropy(rows, table, bias, targets, counts, *drawn)
             else:
                 total, _ = vocabulary.cross_entropy(rows, table, bias, targets, counts, self.chunk)

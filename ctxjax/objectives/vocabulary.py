@@ -273,22 +273,29 @@ def sampled_cross_entropy(
     targets: Int[Array, " N"],
     weights: Float[Array, " N"],
     negatives: Int[Array, " S"],
-    log_expected: Float[Array, " V"],
+    log_expected: Float[Array, " W"],
 ) -> Float[Array, ""]:
     """Sum of weight * nll of a softmax over the target and the negatives, which all rows share.
 
     Every logit, the target's too, is corrected by the log of its chance of being drawn; a negative that is a row's own
     target is removed for that row (`tf.nn.sampled_softmax_loss`, `remove_accidental_hits=True`).
 
+    Args:
+      log_expected: of the W words that there are, from `draw`; a table may have rows behind them that are no words.
+
     Reference: Jean et al. 2015, "On Using Very Large Target Vocabulary for Neural Machine Translation".
     """
-    offset = bias.astype(jnp.float32) - jax.lax.stop_gradient(log_expected)
+    log_expected = jax.lax.stop_gradient(log_expected)
+
+    def offset(words: Int[Array, " M"]) -> Float[Array, " M"]:
+        return bias[words].astype(jnp.float32) - log_expected[words]
+
     chosen = table[negatives].astype(rows.dtype)
     logits = jax.lax.dot_general(rows, chosen, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32)
-    logits = logits + jnp.broadcast_to(offset[negatives][None], logits.shape)
+    logits = logits + jnp.broadcast_to(offset(negatives)[None], logits.shape)
     logits = jnp.where(negatives[None, :] == targets[:, None], -jnp.inf, logits)
     own = jnp.einsum("nd,nd->n", rows, table[targets].astype(rows.dtype), preferred_element_type=jnp.float32)
-    own = own + offset[targets]
+    own = own + offset(targets)
     highest = jax.lax.stop_gradient(jnp.maximum(logits.max(-1), own))
     partition = jnp.exp(logits - highest[:, None]).sum(-1) + jnp.exp(own - highest)
     nll = jnp.log(partition) + highest - own

@@ -109,7 +109,7 @@ def _at_once(config: Any, folder: epath.Path, seeds: list[int], devices: Any) ->
     if told := json.loads(kept).get("seeds_at_once"):
         return told
     trainer = Trainer(alone(config, seeds[0]), run_of(folder, seeds[0]), devices=devices)
-    needs = trainer.compile(trainer.abstract)[0].memory_analysis()
+    needs = trainer.compile(trainer.held)[0].memory_analysis()
     size = needs.argument_size_in_bytes + needs.output_size_in_bytes - needs.alias_size_in_bytes
     size += needs.temp_size_in_bytes
     free = free_memory(trainer.mesh.devices.flat[0])

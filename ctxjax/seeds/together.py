@@ -69,6 +69,11 @@ class Together(Trainer):
         devices: Sequence[Any] | None = None,
     ):
         super().__init__(config, workdir, stop_at, peak, devices)
+        if self.run.wide is not self.run.model:
+            raise ConfigError(
+                f"config.vocab_multiple={config.vocab_multiple} does not go with several seeds at once: set it to 1, or "
+                "--config.seeds_at_once=1"
+            )
         self.at_once = len(seeds)
         self.members = [Trainer(alone(config, seed), run_of(folder, seed), like=self) for seed in seeds]
         for member in self.members:
@@ -88,6 +93,7 @@ class Together(Trainer):
 
         one = jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
         self.abstract = jax.tree.map(lambda leaf: stacked(leaf, leaf.sharding.spec), self.abstract)
+        self.held = self.abstract
         self.batches = [jax.tree.map(lambda leaf: stacked(leaf, P()), self.run.batch)]
         self.rows = NamedSharding(self.mesh, P(axis, _without(sharding.ROWS, axis)))
         whole = jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
