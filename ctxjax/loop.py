@@ -73,7 +73,7 @@ class Trainer:
             self.mesh = like.mesh if like else runs.make_mesh(config, devices)
             self.abstract, _ = runs.placed(self.run, self.mesh)
             self.held, notes = runs.placed(self.run, self.mesh, held=True)
-            self.widen, self.narrow = _between(self.abstract, self.held)
+            self.widen, self.narrow = between(self.abstract, self.held)
             self.batches, self.rows = self.run.batches, sharding.batch_sharding(self.mesh)
             self.evaluators = like.evaluators if like else self.run.evaluators(self.mesh)
             self.every = {name: self.run.steps(f"{name}_every") for name in ("log", "save", "eval")}
@@ -435,7 +435,7 @@ class Trainer:
         records.write_json(self.workdir / "record.json", records.stamp("train", payload))
 
 
-def _between(abstract: TrainState, held: TrainState) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+def between(abstract: TrainState, held: TrainState) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     """What makes of a state as a checkpoint has it the one that a step holds, and back."""
     if [leaf.shape for leaf in jax.tree.leaves(abstract)] == [leaf.shape for leaf in jax.tree.leaves(held)]:
         return lambda state: state, lambda state: state

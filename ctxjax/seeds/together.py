@@ -21,7 +21,7 @@ from jax.sharding import PartitionSpec as P
 from ctxjax import digests, optim, sharding, significance, tree
 from ctxjax import run as runs
 from ctxjax.config import ConfigError
-from ctxjax.loop import Diverged, Trainer
+from ctxjax.loop import Diverged, Trainer, between
 from ctxjax.progress import Interval
 from ctxjax.step import TrainState
 
@@ -69,11 +69,6 @@ class Together(Trainer):
         devices: Sequence[Any] | None = None,
     ):
         super().__init__(config, workdir, stop_at, peak, devices)
-        if self.run.wide is not self.run.model:
-            raise ConfigError(
-                f"config.vocab_multiple={config.vocab_multiple} does not go with several seeds at once: set it to 1, or "
-                "--config.seeds_at_once=1"
-            )
         self.at_once = len(seeds)
         self.members = [Trainer(alone(config, seed), run_of(folder, seed), like=self) for seed in seeds]
         for member in self.members:
@@ -91,12 +86,14 @@ class Together(Trainer):
             where = NamedSharding(self.mesh, P(axis, *(_without(part, axis) for part in spec)))
             return jax.ShapeDtypeStruct((self.at_once, *leaf.shape), leaf.dtype, sharding=where)
 
-        one = jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
-        self.abstract = jax.tree.map(lambda leaf: stacked(leaf, leaf.sharding.spec), self.abstract)
-        self.held = self.abstract
+        one = jax.tree.map(lambda leaf: leaf.sharding, self.held)
+        self.abstract, self.held = (
+            jax.tree.map(lambda leaf: stacked(leaf, leaf.sharding.spec), state) for state in (self.abstract, self.held)
+        )
+        self.widen, self.narrow = between(self.abstract, self.held)
         self.batches = [jax.tree.map(lambda leaf: stacked(leaf, P()), self.run.batch)]
         self.rows = NamedSharding(self.mesh, P(axis, _without(sharding.ROWS, axis)))
-        whole = jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
+        whole = jax.tree.map(lambda leaf: leaf.sharding, self.held)
         self.root = jax.jit(lambda *roots: jnp.stack(roots), out_shardings=sharding.replicated(self.mesh))(
             *(member.root for member in self.members)
         )

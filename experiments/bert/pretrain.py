@@ -93,6 +93,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     rows, lr, steps, warmup = RUNS[arg.size]
     config.batch_size = rows
     config.total = f"{steps * 9 // 10 if arg.phase == 1 else steps // 10} steps"
+    config.vocab_multiple = 128 if arg.size in ("base", "large") else 1
     config.optim = dict(
         name="adam_bert",
         lr=lr,

@@ -45,6 +45,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config = run_config(every="1250 steps")
     config.batch_size = lanes
     config.total = "10 epochs"
+    config.vocab_multiple = 128 if arg.size == "published" else 1
     config.model = dict(
         name="bilm",
         vocab_size=vocab_size,

@@ -42,6 +42,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config = run_config(every="1000 steps", keep=3)
     config.batch_size = rows
     config.total = total
+    config.vocab_multiple = 128
     config.model = dict(
         name="gpt",
         vocab_size=40478,

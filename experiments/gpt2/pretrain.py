@@ -45,6 +45,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config = run_config(every="1000 steps", keep=3)
     config.batch_size = rows
     config.total = f"{steps} steps"
+    config.vocab_multiple = 128
     config.model = dict(
         name="gpt2",
         vocab_size=50257,

@@ -53,7 +53,9 @@ def test_figures_and_checkpoints_are_those_of_the_true_vocabulary(name, tmp_path
 
     train(make(name, MULTIPLE, **mesh), tmp_path / "cut", stop_at=3, count=4)
     train(make(name, 1), tmp_path / "cut")
-    np.testing.assert_allclose(list(logged(tmp_path / "cut").values()), list(logged(tmp_path / "true").values()), rtol=1e-4)
+    np.testing.assert_allclose(
+        list(logged(tmp_path / "cut").values()), list(logged(tmp_path / "true").values()), rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -85,6 +87,23 @@ def test_rows_of_no_word_stay_zero(tmp_path):
     for leaf in jax.tree.leaves(state):
         if leaf.ndim and leaf.shape[0] == rows:
             assert not np.asarray(leaf[words:]).any() and np.asarray(leaf[:words]).any()
+
+
+def test_seeds_at_once(tmp_path):
+    """Their common checkpoint and each one's own have the true vocabulary, and they go on from it."""
+    from ctxjax import seeds
+
+    config = make("bert", MULTIPLE)
+    with config.unlocked():
+        config.seeds = config.seeds_at_once = 2
+    for stop in (4, None):
+        assert seeds.train(config, tmp_path, stop_at=stop, devices=jax.devices()[:1]) == 0
+    train(make("bert", 1, seed="1"), tmp_path / "alone")
+    ours, theirs = logged(tmp_path / "seed_1"), logged(tmp_path / "alone")
+    heldout = [key for key in theirs if key[1].startswith("heldout/")]
+    np.testing.assert_allclose([ours[key] for key in heldout], [theirs[key] for key in heldout], rtol=1e-4)
+    ours, theirs = (checkpoint.read(tmp_path / name)[0] for name in ("seed_1", "alone"))
+    assert {key: leaf.shape for key, leaf in ours.items()} == {key: leaf.shape for key, leaf in theirs.items()}
 
 
 def test_fit_cuts_and_fills():
