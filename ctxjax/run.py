@@ -32,6 +32,7 @@ CADENCES = ("total", "log_every", "save_every", "eval_every")
 FIXED = ("seed", "seeds", "batch_size", "accum_steps", "model", "objective", "source", "optim")
 SAMPLED = 256  # steps whose widths are looked at
 FREE = ("source.corpus", "source.tokenizer", "source.verify", "model.remat")
+FREE += ("model.attention_implementation", "model.lstm_implementation")
 
 
 def optional(config: Config, field: str, default: Any) -> Any:

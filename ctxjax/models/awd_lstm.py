@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ctxjax.models.layers import steps
 from ctxjax.models.layers.core import Dense, Embed, uniform
+from ctxjax.models.layers.cudnn import cudnn_lstm
 from ctxjax.models.layers.dropout import Stream, dropout, locked_dropout, row_dropout, stream
 from ctxjax.models.layers.lstm import lstm
 from ctxjax.types import Carry, Inputs, Outputs
@@ -41,6 +42,7 @@ class LSTM(nn.Module):
 
     inputs: int
     width: int
+    implementation: str | None
     kinds: Mapping[str, Any]
 
     def setup(self) -> None:
@@ -61,6 +63,9 @@ class LSTM(nn.Module):
         dtype = self.kinds["dtype"]
         recurrent = dropout(self.recurrent.kernel, weight_drop, shared, f"{name}/weight_drop").astype(dtype)
         bias = self.input.bias + self.recurrent.bias
+        if self.implementation == "cudnn":
+            out, cell, hidden = cudnn_lstm(x, self.input.kernel, recurrent, bias, state["cell"], state["hidden"], mask)
+            return out, {"cell": cell, "hidden": hidden}
         gates = steps.affine(x.astype(dtype)[None], self.input.kernel.astype(dtype)[None], bias[None], used)
         before = state["cell"][None], state["hidden"][None]
         out, cell, hidden = lstm(gates, recurrent[None], *before, mask, used)
@@ -72,10 +77,11 @@ class Layer(nn.Module):
 
     inputs: int
     width: int
+    implementation: str | None
     kinds: Mapping[str, Any]
 
     def setup(self) -> None:
-        self.lstm = LSTM(self.inputs, self.width, self.kinds)
+        self.lstm = LSTM(self.inputs, self.width, self.implementation, self.kinds)
 
     def __call__(self, *args: Any) -> tuple[Array, dict[str, Array]]:
         return self.lstm(*args)
@@ -138,6 +144,7 @@ class Model(nn.Module):
       tied: the softmax table is the embedding's.
       splits: rising word ids at which the vocabulary is cut into a head and tails, for `objective.split`; see
         `published_splits`.
+      lstm_implementation: None, a loop of our own with its derivative by hand, or "cudnn" on an NVIDIA GPU.
     """
 
     vocab_size: int = 10_000
@@ -153,14 +160,17 @@ class Model(nn.Module):
     splits: tuple[int, ...] = ()
     dtype: str = "float32"
     param_dtype: str = "float32"
+    lstm_implementation: str | None = None
     predicts = "next"
 
     def setup(self) -> None:
+        if self.lstm_implementation not in (None, "cudnn"):
+            raise ValueError(f"model.lstm_implementation={self.lstm_implementation!r} is neither empty nor 'cudnn'")
         kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         self.embed = Embeddings(self.vocab_size, self.embed_width, self.param_dtype)
         widths = self.widths()
         for index in range(self.depth):
-            setattr(self, f"layer_{index}", Layer(widths[index], widths[index + 1], kinds))
+            setattr(self, f"layer_{index}", Layer(widths[index], widths[index + 1], self.lstm_implementation, kinds))
         edges = (0, *self.splits, self.vocab_size)
         if any(low >= high for low, high in itertools.pairwise(edges)):
             raise ValueError(f"model.splits={self.splits} do not rise between 0 and model.vocab_size={self.vocab_size}")
