@@ -1,4 +1,4 @@
-"""BERT and the biLM, cut at five places with dropout on, end with the bits of the run in one go; meshes agree."""
+"""BERT, the biLM and GPT-2, cut at five places with dropout on, end with the bits of the run in one go; meshes agree."""
 
 import hashlib
 import pathlib
@@ -12,14 +12,15 @@ from ctxjax import config as configs
 from ctxjax.data import generated
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-KINDS = {"bert": "wordpiece", "elmo": "words"}
+KINDS = {"bert": "wordpiece", "elmo": "words", "gpt2": "byte_bpe"}
 SMALL = {
     "bert": {"model.width": "16", "model.num_heads": "2", "model.mlp_dim": "32", "model.attention_dropout": "0.1"},
     "elmo": {"model.width": "8", "model.projection": "8", "objective.samples": "16"},
+    "gpt2": {"model.width": "16", "model.mlp_dim": "32", "model.attention_dropout": "0.1"},
 }
 
 
-@pytest.fixture(scope="module", params=list(KINDS))
+@pytest.fixture(scope="module", params=["bert", "elmo", pytest.param("gpt2", marks=pytest.mark.slow)])
 def make(request, tmp_path_factory):
     """`make(**settings)` gives the smoke config of a model, smaller still, with dropout, on a generated corpus."""
     corpus = tmp_path_factory.mktemp(request.param)
@@ -76,7 +77,7 @@ def test_cut_at_five_places_is_the_same_to_the_last_bit(make, straight, tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "sizes, count",
-    [((8, 1, 1), 8), ((1, 8, 1), 8), ((2, 2, 2), 8), ((2, 1, 1), 2), ((4, 1, 1), 4)],
+    [((8, 1, 1), 8), ((1, 8, 1), 8), ((2, 2, 2), 8), ((1, 2, 4), 8), ((2, 1, 1), 2), ((4, 1, 1), 4)],
     ids=str,
 )
 def test_every_mesh_has_the_losses_of_one_device(make, straight, tmp_path, sizes, count):
