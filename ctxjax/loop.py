@@ -115,7 +115,7 @@ class Trainer:
     def fresh_state(self) -> TrainState:
         """A state of step 0, with `init_from` in it."""
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
-        state = jax.jit(self.run.init, out_shardings=shardings)(self.root)
+        state = jax.jit(sharding.on(self.mesh, self.run.init), out_shardings=shardings)(self.root)
         origin = runs.optional(self.config, "init_from", {})
         if path := runs.optional(origin, "path", ""):
             state = transfer.init_from(state, self.run.source.tokenizer, report=self.log, **_given(origin))
@@ -132,8 +132,8 @@ class Trainer:
         self.best.restore(meta.get("best", {}))
 
     def lifted(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """The step of one run as that of all runs that this trainer advances."""
-        return step
+        """The step of one run as that of all runs that this trainer advances, on the devices that it has."""
+        return sharding.on(self.mesh, step)
 
     def compile(self, state: TrainState) -> list[Any]:
         """The compiled step `(state, batch, root) -> (state, metrics)` for each width of the batches.

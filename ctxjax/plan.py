@@ -133,7 +133,8 @@ def make_plan(config: Any, devices: Sequence[Any], peak: float = 0.0, mfu: float
     from ctxjax import run as runs
     from ctxjax.config import Duration
 
-    run, real = assemble(config)
+    alone = sharding.make_mesh(devices=devices[:1])  # what a model asks of its device is asked of these
+    run, real = sharding.on(alone, assemble)(config)
     mesh = runs.make_mesh(config, devices)
     abstract, notes = runs.placed(run, mesh, held=True)
     rows = sharding.batch_sharding(mesh)

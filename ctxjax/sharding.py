@@ -12,8 +12,9 @@ talk to each other, so there tensor splits the direction axis and the recurrence
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -67,6 +68,27 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
         raise ConfigError(f"config.mesh={sizes} does not multiply to the {len(devices)} devices there are")
     shape = tuple(sizes[name] for name in AXES)
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def on(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, to be jitted, that sees the mesh while it is traced.
+
+    The compiler splits everything over the mesh by itself but kernels (`models/layers/flash.py`), which look for it.
+    """
+
+    @functools.wraps(function)
+    def seeing(*args: Any, **kwargs: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*args, **kwargs)
+
+    return seeing
+
+
+def platform() -> str:
+    """The kind of device, "cpu", "gpu" or "tpu": that of the mesh which is traced for, or else of the devices that JAX has."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    found = jax.default_backend() if device is None else device.platform
+    return {"cuda": "gpu", "rocm": "gpu"}.get(found, found)
 
 
 def row_shards(mesh: Mesh) -> int:

@@ -111,7 +111,12 @@ def compile_step(run: Any, mesh: Any, abstract: Any) -> Compiled:
     root = jax.eval_shape(lambda: rngs.root_key(0))
     root = jax.ShapeDtypeStruct(root.shape, root.dtype, sharding=whole)
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    jitted = jax.jit(step, in_shardings=(shardings, rows, whole), out_shardings=(shardings, whole), donate_argnums=0)
+    jitted = jax.jit(
+        sharding.on(mesh, step),
+        in_shardings=(shardings, rows, whole),
+        out_shardings=(shardings, whole),
+        donate_argnums=0,
+    )
     try:
         with _as_on(mesh):
             compiled = jitted.lower(abstract, batch, root).compile()

@@ -9,9 +9,11 @@ Batch. A nested dict of arrays, `{"inputs": {...}, "targets": ..., "weights": ..
 the batch rows on axis 0*, so sharding and gradient accumulation need no special cases. A model sees `inputs` alone, and
 labels are never in it. Names in `inputs`:
 
-    tokens [B T] int32, chars [B T C] int32, segment_ids [B T] int32, positions [B T] int32,
-    mask [B T] bool (True = a real token, which may be attended to), cls_positions [B S] int32,
-    decoder_tokens, decoder_segment_ids, decoder_positions [B T'] int32 (the shifted target; tokens are the source),
+    tokens [B T] int32, chars [B T C] int32, positions [B T] int32, cls_positions [B S] int32,
+    mask [B T] bool (True = a real token, which may be attended to),
+    segment_ids [B T] int32 (BERT's: 0 = the first of two sentences, 1 = the second),
+    pack_ids [B T] int32 (which of several texts in one row, from 1; 0 = padding; they do not see one another),
+    decoder_tokens, decoder_pack_ids, decoder_positions [B T'] int32 (the shifted target; tokens are the source),
     subwords [B T S] int32 (rows of n-grams behind those of words, -1 for none),
     features [B T F] float32 (vectors of every token by models that are not trained; [B T L F], layers to be mixed)
 

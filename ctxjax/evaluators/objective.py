@@ -56,7 +56,7 @@ class Evaluator:
                 "set a smaller batch_size in config.evals"
             )
         self.batches = min(batches, there) if batches else there
-        self._step = jax.jit(make_eval_step(model, objective), donate_argnums=2)
+        self._step = jax.jit(sharding.on(mesh, make_eval_step(model, objective)), donate_argnums=2)
 
     def run(self, params: Any) -> dict[str, float]:
         """Means and perplexities of all terms by name."""

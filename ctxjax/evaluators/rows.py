@@ -50,7 +50,7 @@ class Rows:
         def run(params: Any, batch: Any) -> Any:
             return told(Forward(model, params, jax.random.key(0), train=False), batch)
 
-        self._run = jax.jit(run, out_shardings=sharding.replicated(mesh))
+        self._run = jax.jit(sharding.on(mesh, run), out_shardings=sharding.replicated(mesh))
 
     def __call__(self, params: Any, source: Shuffled) -> Iterator[tuple[Numbers, Any]]:
         """The numbers of a batch after the other, and what was told of each, in NumPy; on every process all of them.

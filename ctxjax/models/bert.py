@@ -132,7 +132,9 @@ class Model(nn.Module):
         self.heads = Heads(self.width, self.vocab_size, self.next_sentence, self.activation, kinds, name="head")
 
     def __call__(self, inputs: Inputs, carry: Carry = (), train: bool = False) -> Outputs:
-        """Encode `tokens [B T]`; `segment_ids`, `positions`, `mask` and `cls_positions` are optional.
+        """Encode `tokens [B T]`; `segment_ids`, `positions`, `mask`, `cls_positions` and `pack_ids` are optional.
+
+        Packed rows hold several examples: those of equal `pack_ids` see one another, and `positions` begin again.
 
         Returns:
           hidden: depth + 1 arrays `[B T D]`, the embedding first. pooled: `[B S D]`, tanh of a dense layer of the last
@@ -144,10 +146,10 @@ class Model(nn.Module):
         rng = stream(self.make_rng("dropout")) if train else None
         x = self.embed(inputs, rng)
         hidden = [x]
-        mask = inputs["mask"] if "mask" in inputs else None
+        mask, packs = inputs.get("mask"), inputs.get("pack_ids")
         for index in range(self.depth):
             below = None if rng is None else substream(rng, f"layer_{index}")
-            x, _ = getattr(self, f"layer_{index}")(x, mask, below)
+            x, _ = getattr(self, f"layer_{index}")(x, mask, below, None, packs)
             hidden.append(x)
         if "cls_positions" in inputs:
             firsts = jnp.take_along_axis(x, inputs["cls_positions"][:, :, None], axis=1)
@@ -176,7 +178,10 @@ class Model(nn.Module):
         return ()
 
     def flops(self, shapes: Mapping[str, tuple[int, ...]]) -> float:
-        """Forward FLOPs of the encoder and its pooler: products alone, two for each multiply-add."""
+        """Forward FLOPs of the encoder and its pooler: products alone, two for each multiply-add.
+
+        Every query is counted with every key of its row, also where packed examples do not see one another.
+        """
         rows, length = shapes["tokens"]
         segments = shapes.get("cls_positions", (rows, 1))[1]
         dense = 4 * self.width**2 + 2 * self.width * self.mlp_dim

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from ctxjax.models.layers.causal import EPSILON, Causal, Tables
 from ctxjax.models.layers.core import LayerNorm
@@ -46,8 +46,9 @@ class Layer(nn.Module):
         mask: Bool[Array, "B T"] | None,
         rng: Stream | None,
         cache: Cache | None = None,
+        pack_ids: Int[Array, "B T"] | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
-        mixed, cache = self.attention(self.attention_norm(x), mask, rng, cache)
+        mixed, cache = self.attention(self.attention_norm(x), mask, rng, cache, pack_ids)
         x = x + dropout(mixed, self.dropout, rng, "attention_out")
         return x + dropout(self.mlp(self.mlp_norm(x)), self.dropout, rng, "mlp_out"), cache
 

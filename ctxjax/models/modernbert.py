@@ -15,7 +15,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from ctxjax.models.layers.core import Dense, Embed, Norm, truncated_normal
 from ctxjax.models.layers.dropout import Stream, dropout, stream, substream
@@ -83,10 +83,16 @@ class Layer(nn.Module):
         self.mlp = GatedMLP(self.width, self.mlp_dim, self.out_deviation, self.kinds)
 
     def __call__(
-        self, x: Float[Array, "B T D"], positions: Array, mask: Bool[Array, "B T"] | None, rng: Stream | None
+        self,
+        x: Float[Array, "B T D"],
+        positions: Int[Array, "B T"],
+        mask: Bool[Array, "B T"] | None,
+        rng: Stream | None,
+        pack_ids: Int[Array, "B T"] | None = None,
     ) -> Float[Array, "B T D"]:
         inner = x if self.first else self.attention_norm(x)
-        mixed, _ = self.attention(inner, mask, None, angle=angles(positions, self.width // self.num_heads, self.base))
+        angle = angles(positions, self.width // self.num_heads, self.base)
+        mixed, _ = self.attention(inner, mask, None, None, pack_ids, angle)
         x = x + dropout(mixed, self.dropout, rng, "attention_out")
         return x + dropout(self.mlp(self.mlp_norm(x)), self.dropout, rng, "mlp_out")
 
@@ -176,7 +182,9 @@ class Model(nn.Module):
         self.heads = Heads(self.width, self.vocab_size, self.norm, kinds, name="head")
 
     def __call__(self, inputs: Inputs, carry: Carry = (), train: bool = False) -> Outputs:
-        """Encode `tokens [B T]`, with `mask` and `positions` where they are given.
+        """Encode `tokens [B T]`, with `mask`, `positions` and `pack_ids` where they are given.
+
+        Packed rows hold several texts: those of equal `pack_ids` see one another, and `positions` begin again.
 
         Returns:
           hidden: depth + 1 arrays `[B T D]`, the normalised token embeddings first, the last one normalised. No pooler.
@@ -187,11 +195,11 @@ class Model(nn.Module):
         x = dropout(x, self.dropout, rng, "embed")
         places = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
         positions = inputs["positions"] if "positions" in inputs else places
-        mask = inputs["mask"] if "mask" in inputs else None
+        mask, packs = inputs.get("mask"), inputs.get("pack_ids")
         hidden = [x]
         for index in range(self.depth):
             below = None if rng is None else substream(rng, f"layer_{index}")
-            x = getattr(self, f"layer_{index}")(x, positions, mask, below)
+            x = getattr(self, f"layer_{index}")(x, positions, mask, below, packs)
             hidden.append(x)
         hidden[-1] = self.final_norm(x)
         return Outputs(tuple(hidden), None, ())
@@ -213,7 +221,10 @@ class Model(nn.Module):
         return ()
 
     def flops(self, shapes: Mapping[str, tuple[int, ...]]) -> float:
-        """Forward FLOPs of the layers: products alone; in local layers of each query with the keys that it may see."""
+        """Forward FLOPs of the layers: products alone; in local layers of each query with the keys of its window.
+
+        All keys of the row or window count, also where packed texts do not see one another.
+        """
         rows, length = shapes["tokens"]
         dense = 4 * self.width**2 + 3 * self.width * self.mlp_dim
         whole = len(range(0, self.depth, self.global_every))

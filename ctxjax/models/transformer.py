@@ -84,12 +84,12 @@ class Layer(nn.Module):
         self,
         x: Float[Array, "B T D"],
         mask: Bool[Array, "B T"] | None,
-        visible: Bool[Array, "B T T"] | None,
+        pack_ids: Int[Array, "B T"] | None,
         rng: Stream | None,
         cache: Cache | None = None,
         source: Float[Array, "B S D"] | Memory | None = None,
         source_mask: Bool[Array, "B S"] | None = None,
-        source_visible: Bool[Array, "B T S"] | None = None,
+        source_pack_ids: Int[Array, "B S"] | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
         def add(x: Array, norm: LayerNorm, block: Callable[[Array], Array], name: str) -> Array:
             if self.pre_norm:
@@ -98,13 +98,13 @@ class Layer(nn.Module):
 
         def attend(x: Array) -> Array:
             nonlocal cache
-            mixed, cache = self.attention(x, mask, rng, cache, visible)
+            mixed, cache = self.attention(x, mask, rng, cache, pack_ids)
             return mixed
 
         def attend_over(x: Array) -> Array:
             memory = source if isinstance(source, tuple) else self.cross_attention.memory(source)
             below = None if rng is None else substream(rng, "cross_attention")
-            return self.cross_attention.over(x, memory, source_mask, below, source_visible)
+            return self.cross_attention.over(x, memory, source_mask, below, pack_ids, source_pack_ids)
 
         x = add(x, self.attention_norm, attend, "attention_out")
         if self.decoder:
@@ -134,12 +134,12 @@ class Stack(nn.Module):
         self,
         x: Float[Array, "B T D"],
         mask: Bool[Array, "B T"] | None,
-        visible: Bool[Array, "B T T"] | None,
+        pack_ids: Int[Array, "B T"] | None,
         rng: Stream | None,
         caches: list[Cache] | None = None,
         source: Float[Array, "B S D"] | list[Memory] | None = None,
         source_mask: Bool[Array, "B S"] | None = None,
-        source_visible: Bool[Array, "B T S"] | None = None,
+        source_pack_ids: Int[Array, "B S"] | None = None,
     ) -> tuple[list[Array], list[Any]]:
         hidden, after = [x], []
         for index in range(self.depth):
@@ -147,7 +147,7 @@ class Stack(nn.Module):
             cache = caches[index] if caches else None
             given = source[index] if isinstance(source, list) else source
             layer = getattr(self, f"layer_{index}")
-            x, cache = layer(x, mask, visible, below, cache, given, source_mask, source_visible)
+            x, cache = layer(x, mask, pack_ids, below, cache, given, source_mask, source_pack_ids)
             hidden.append(x)
             after.append(cache)
         if self.layer["pre_norm"]:
@@ -205,22 +205,21 @@ class Model(nn.Module):
         return dropout(x.astype(self.dtype), self.dropout, rng, "embed")
 
     def encode(self, inputs: Inputs, carry: Carry = (), train: bool = False) -> Outputs:
-        """Read the source alone: `tokens [B S]` with `mask`, and `segment_ids` and `positions` of packed rows.
+        """Read the source alone: `tokens [B S]` with `mask`, and `pack_ids` and `positions` of packed rows.
 
         Returns:
           hidden: depth + 1 arrays `[B S D]`, the embedding first.
         """
         del carry
         rng = stream(self.make_rng("dropout")) if train else None
-        tokens, segments = inputs["tokens"], inputs.get("segment_ids")
-        visible = None if segments is None else _same(segments, segments)
+        tokens = inputs["tokens"]
         x = self._embedded(tokens, inputs.get("positions", _places(tokens)), rng)
-        return Outputs(tuple(self.encoder(x, inputs.get("mask"), visible, rng)[0]))
+        return Outputs(tuple(self.encoder(x, inputs.get("mask"), inputs.get("pack_ids"), rng)[0]))
 
     def __call__(self, inputs: Inputs, carry: Carry = (), train: bool = False) -> Outputs:
         """Read `tokens [B S]`, and tell what follows each of `decoder_tokens [B T]`.
 
-        Packed rows hold several pairs: those of equal `segment_ids [B S]` and `decoder_segment_ids [B T]` see one
+        Packed rows hold several pairs: those of equal `pack_ids [B S]` and `decoder_pack_ids [B T]` see one
         another, and `positions`, `decoder_positions` begin again in each.
 
         Args:
@@ -231,13 +230,12 @@ class Model(nn.Module):
           hidden: the decoder's, depth + 1 arrays `[B T D]`, the embedding first. carry: the cache, if any.
         """
         rng = stream(self.make_rng("dropout")) if train else None
-        tokens, segments = inputs["decoder_tokens"], inputs.get("decoder_segment_ids")
+        tokens, packs = inputs["decoder_tokens"], inputs.get("decoder_pack_ids")
         if not carry:
             source = self.encode(inputs, train=train).hidden[-1]
-            visible = None if segments is None else _same(segments, segments)
-            over = None if segments is None else _same(segments, inputs["segment_ids"])
+            theirs = None if packs is None else inputs["pack_ids"]
             x = self._embedded(tokens, inputs.get("decoder_positions", _places(tokens)), rng)
-            hidden, _ = self.decoder(x, None, visible, rng, None, source, inputs.get("mask"), over)
+            hidden, _ = self.decoder(x, None, packs, rng, None, source, inputs.get("mask"), theirs)
             return Outputs(tuple(hidden))
         if "tokens" in inputs:
             memories = self.decoder.memories(self.encode(inputs, train=train).hidden[-1])
@@ -279,7 +277,10 @@ class Model(nn.Module):
         return {"key": key, "value": value, "used": jnp.zeros((batch_size,), jnp.int32)}
 
     def flops(self, shapes: Mapping[str, tuple[int, ...]]) -> float:
-        """Forward FLOPs of both sides: products alone, every query with every key, two for each multiply-add."""
+        """Forward FLOPs of both sides: products alone, every query with every key, two for each multiply-add.
+
+        With every key of its row, also where packed pairs do not see one another.
+        """
         (rows, source), (_, target) = shapes["tokens"], shapes["decoder_tokens"]
         dense = 4 * self.width**2 + 2 * self.width * self.mlp_dim
         alone = sum(length * (dense + 2 * length * self.width) for length in (source, target))
@@ -293,11 +294,6 @@ class Model(nn.Module):
 
 def _places(tokens: Int[Array, "B T"]) -> Int[Array, "B T"]:
     return jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
-
-
-def _same(one: Int[Array, "B T"], other: Int[Array, "B S"]) -> Bool[Array, "B T S"]:
-    """Which places are of one pair."""
-    return one[:, :, None] == other[:, None, :]
 
 
 def tiny() -> Model:

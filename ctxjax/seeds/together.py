@@ -117,7 +117,7 @@ class Together(Trainer):
     # --- the steps ---
 
     def lifted(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        return jax.vmap(step)
+        return jax.vmap(step)  # not told of the mesh: its data axis splits the seeds here, and not the rows of one
 
     def stream(self, start: int) -> Any:
         return _Stacked([member.stream(start) for member in self.members])

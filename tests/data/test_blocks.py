@@ -64,6 +64,25 @@ def test_passes_follow_without_a_gap(source):
     assert np.array_equal(made[left:], again)
 
 
+def test_isolated_documents_are_numbered_and_positions_begin_again(source):
+    apart = blocks.Source(source.corpus.folder, length=source.length, isolate=True)
+    plain, made = (batch_at(one, 0, 64, 1) for one in (source, apart))
+    inputs, end, several = made["inputs"], source.tokenizer.end_id, 0
+    assert np.array_equal(plain["inputs"]["tokens"], inputs["tokens"])
+    assert np.array_equal(plain["targets"], made["targets"])
+    assert apart.fingerprint != source.fingerprint == blocks.Source(source.corpus.folder, length=32).fingerprint
+    for tokens, packs, positions, weights in zip(
+        inputs["tokens"], inputs["pack_ids"], inputs["positions"], made["weights"]
+    ):
+        begins = [0, *(np.flatnonzero(tokens[:-1] == end) + 1).tolist()]  # the separator ends a document
+        expected = np.searchsorted(begins, np.arange(source.length), "right")
+        assert packs.tolist() == expected.tolist()
+        assert positions.tolist() == [place - begins[pack - 1] for place, pack in enumerate(expected)]
+        assert np.array_equal(weights == 0, tokens == end)  # what a separator would tell is of the next document
+        several += len(begins) > 1
+    assert several > 3
+
+
 def test_a_row_longer_than_the_text(source):
     with pytest.raises(ConfigError, match=r"less than a row; lower config\.source\.length"):
         blocks.Source(source.corpus.folder, length=10**7)

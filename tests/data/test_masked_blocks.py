@@ -43,6 +43,19 @@ def test_masks_are_dynamic_and_belong_to_the_row():
     np.testing.assert_array_equal(row["inputs"]["tokens"], one["inputs"]["tokens"][5])
 
 
+def test_isolated_documents_are_numbered_with_the_mark_in_the_first():
+    plain, apart = (masked_blocks.Source(generated_corpus("wordpiece"), length=32, isolate=on) for on in (False, True))
+    one, two = (batch_at(source, SEED, ROWS, 1) for source in (plain, apart))
+    assert "pack_ids" not in one["inputs"] and np.array_equal(one["inputs"]["tokens"], two["inputs"]["tokens"])
+    packs, positions = two["inputs"]["pack_ids"], two["inputs"]["positions"]
+    assert packs.dtype == positions.dtype == np.int32 and (packs[:, :2] == 1).all() and (packs.max(1) > 1).any()
+    begins = np.diff(packs, axis=1)
+    assert set(np.unique(begins)) == {0, 1}
+    assert (positions[:, 0] == 0).all() and np.array_equal(positions[:, 1:], np.where(begins, 0, positions[:, :-1] + 1))
+    before = np.take_along_axis(two["inputs"]["tokens"], np.maximum(np.argmax(begins, axis=1), 0)[:, None], axis=1)
+    assert (before[begins.any(axis=1)] == apart.tokenizer.sep_id).all()  # a separator ends each
+
+
 def test_mistakes_are_named():
     with pytest.raises(ConfigError, match="none of which is a mask"):
         masked_blocks.Source(generated_corpus("words"), length=32)

@@ -27,11 +27,11 @@ def unpacked(source, steps, batch_size=8, seed=3):
     for step in range(steps):
         batch = batch_at(source, seed, batch_size, step)
         inputs = batch["inputs"]
-        assert (inputs["mask"] == (inputs["segment_ids"] > 0)).all()
-        assert (batch["weights"] == (inputs["decoder_segment_ids"] > 0)).all()
+        assert (inputs["mask"] == (inputs["pack_ids"] > 0)).all()
+        assert (batch["weights"] == (inputs["decoder_pack_ids"] > 0)).all()
         for row in range(batch_size):
-            for number in range(1, inputs["segment_ids"][row].max() + 1):
-                here, there = inputs["segment_ids"][row] == number, inputs["decoder_segment_ids"][row] == number
+            for number in range(1, inputs["pack_ids"][row].max() + 1):
+                here, there = inputs["pack_ids"][row] == number, inputs["decoder_pack_ids"][row] == number
                 read, given = inputs["tokens"][row][here], inputs["decoder_tokens"][row][there]
                 told = batch["targets"][row][there]
                 assert read[-1] == end and given[0] == end and told[-1] == end
@@ -57,7 +57,7 @@ def test_rows_are_nearly_full_and_padding_is_what_it_says(folder):
     real = np.mean([(b["inputs"]["mask"].mean() + b["weights"].mean()) / 2 for b in batches])
     assert real == pytest.approx(1 - packed.padding, abs=0.01)
     assert packed.tokens_per_row == pytest.approx(256 * real, rel=0.02)
-    assert max(batch_at(alone, 0, 8, 0)["inputs"]["segment_ids"].max(axis=1)) == 1
+    assert max(batch_at(alone, 0, 8, 0)["inputs"]["pack_ids"].max(axis=1)) == 1
 
 
 def test_reverse_changes_the_sides(folder, source):

@@ -206,11 +206,11 @@ def test_pairs_in_one_row_are_pairs_alone(implementation):
     model, params = made(attention_implementation=implementation)
     (a, b), (c, d) = ([5, 9, 2, 7], [8, 3, 1]), ([4, 4, 6], [2, 9, 9, 7])
     row = lambda *parts: jnp.array([[*parts[0], *parts[1], 0]], jnp.int32)
-    segments = lambda *parts: row([1] * len(parts[0]), [2] * len(parts[1]))
+    packs = lambda *parts: row([1] * len(parts[0]), [2] * len(parts[1]))
     places = lambda *parts: row(range(len(parts[0])), range(len(parts[1])))
-    packed = {"tokens": row(a, c), "segment_ids": segments(a, c), "positions": places(a, c)}
-    packed |= {"decoder_tokens": row(b, d), "decoder_segment_ids": segments(b, d), "decoder_positions": places(b, d)}
-    packed["mask"] = packed["segment_ids"] > 0
+    packed = {"tokens": row(a, c), "pack_ids": packs(a, c), "positions": places(a, c)}
+    packed |= {"decoder_tokens": row(b, d), "decoder_pack_ids": packs(b, d), "decoder_positions": places(b, d)}
+    packed["mask"] = packed["pack_ids"] > 0
     together = run(model, params, packed).hidden[-1][0]
     for source, target, where in ((a, b, slice(0, 3)), (c, d, slice(3, 7))):
         alone = run(model, params, {"tokens": jnp.array([source]), "decoder_tokens": jnp.array([target])})

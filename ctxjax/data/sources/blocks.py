@@ -30,10 +30,19 @@ class Source(CorpusSource):
 
     Row (T = `length`): inputs {tokens [T]}, targets [T], weights [T]; targets are the tokens one place later. Every
     pass joins the documents in another order, a separator behind each, and gives the blocks of that text shuffled.
+
+    With `isolate` the documents of a row do not see one another: inputs also has pack_ids [T], which number them, and
+    positions [T], which begin again in each (and with the row, where it cuts one); a separator belongs to the document
+    before it, and what it would tell, the beginning of the next, has no weight.
     """
 
     def __init__(
-        self, corpus: str | os.PathLike[str] = "", split: str = "train", length: int = 1024, verify: bool = False
+        self,
+        corpus: str | os.PathLike[str] = "",
+        split: str = "train",
+        length: int = 1024,
+        verify: bool = False,
+        isolate: bool = False,
     ):
         """Open the corpus; indexes are built when they are first needed.
 
@@ -42,6 +51,7 @@ class Source(CorpusSource):
           split: "train" or "heldout".
           length: tokens of a row.
           verify: compare the digests of the shards before use, and not only of each part when it is read.
+          isolate: keep the documents of a row apart; the published models let them see one another.
 
         Raises:
           ConfigError: no such corpus or split, or one that is shorter than a row.
@@ -49,7 +59,7 @@ class Source(CorpusSource):
         super().__init__(corpus, split, verify)
         if length < 1:
             raise ConfigError(f"config.source.length={length} is not at least 1")
-        self.length = length
+        self.length, self.isolate = length, isolate
         self.blocks = (self.corpus.num_tokens + self.corpus.num_documents - 1) // length  # of one pass
         if not self.blocks:
             raise ConfigError(
@@ -60,7 +70,7 @@ class Source(CorpusSource):
     @property
     def fingerprint(self) -> dict[str, Any]:
         """What decides the rows beside seed and batch size."""
-        return self.fingerprint_of("length")
+        return self.fingerprint_of("length", *(["isolate"] if self.isolate else []))  # runs from before it go on
 
     @property
     def tokens_per_row(self) -> int:
@@ -78,16 +88,23 @@ class Source(CorpusSource):
     def batch(self, seed: int, batch_size: int, elements: Int[np.ndarray, " B"]) -> dict[str, Any]:
         """Some elements of `rows`, made together."""
         del batch_size
-        text = np.empty((len(elements), self.length + 1), np.int32)
+        text, documents = (np.empty((len(elements), self.length + 1), np.int32) for _ in range(2))
         passes, places = np.divmod(elements, self.blocks)
         for number in np.unique(passes).tolist():
             here = np.flatnonzero(passes == number)
             blocks = draws.permute(draws.key("blocks", seed, number), places[here], self.blocks)
             index = self._pass(seed, number)
             for row, block in zip(here.tolist(), blocks.tolist()):
-                self._read(index, block * self.length, text[row])
+                start = block * self.length
+                self._read(index, start, text[row])
+                if self.isolate:
+                    documents[row] = index["starts"].searchsorted(np.arange(start, start + self.length + 1), "right")
+        inputs = {"tokens": text[:, :-1].copy()}
         weights = np.ones((len(elements), self.length), np.float32)
-        return {"inputs": {"tokens": text[:, :-1].copy()}, "targets": text[:, 1:].copy(), "weights": weights}
+        if self.isolate:
+            weights *= documents[:, 1:] == documents[:, :-1]
+            inputs |= apart(documents[:, :-1])
+        return {"inputs": inputs, "targets": text[:, 1:].copy(), "weights": weights}
 
     def _read(self, index: dict[str, np.ndarray], start: int, out: Int[np.ndarray, " T1"]) -> None:
         """Fill `out` with the tokens of a pass from `start` on."""
@@ -116,6 +133,14 @@ class Source(CorpusSource):
             return open_index(self.corpus.folder, key, write)
 
         return self.of_pass((seed, number), build)
+
+
+def apart(documents: Int[np.ndarray, "B T"]) -> dict[str, Int[np.ndarray, "B T"]]:
+    """`pack_ids` and `positions` of rows of running text, from the number of each place's document, which rises by one."""
+    place = np.arange(documents.shape[1])[None]
+    begins = np.diff(documents, axis=1, prepend=documents[:, :1]) > 0
+    positions = place - np.maximum.accumulate(np.where(begins, place, 0), axis=1)
+    return {"pack_ids": documents - documents[:, :1] + 1, "positions": positions.astype(np.int32)}
 
 
 def _write_order(folder: pathlib.Path, *, corpus: Corpus, seed: int, pass_number: int) -> None:

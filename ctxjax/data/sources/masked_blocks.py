@@ -25,6 +25,9 @@ class Source:
 
     Row (T = `length`; P = the share `mask_prob` of it): inputs {tokens [T]}, target_positions [P], targets [P],
     weights [P]. [CLS] and the [SEP] between documents are never masked.
+
+    With `isolate` the documents of a row do not see one another: inputs also has pack_ids [T], which number them, and
+    positions [T], which begin again in each. [CLS] belongs to the first, a [SEP] to the document before it.
     """
 
     def __init__(
@@ -34,6 +37,7 @@ class Source:
         length: int = 512,
         mask_prob: float = 0.3,
         verify: bool = False,
+        isolate: bool = False,
     ):
         """Open the corpus; indexes are built when they are first needed.
 
@@ -43,13 +47,14 @@ class Source:
           length: pieces of a row, [CLS] included.
           mask_prob: share of the positions that is predicted; 80 % of them masked, 10 % replaced, 10 % kept.
           verify: compare the digests of the shards before use, and not only of each part when it is read.
+          isolate: keep the documents of a row apart.
 
         Raises:
           ConfigError: no such corpus or split, one without a mask piece, or an impossible field.
         """
         if length < 2 or not 0 < mask_prob < 1:
             raise ConfigError(f"config.source needs length >= 2 and 0 < mask_prob < 1, not {length} and {mask_prob}")
-        self._running = blocks.Source(corpus, split, length - 1, verify)
+        self._running = blocks.Source(corpus, split, length - 1, verify, isolate)
         kind = self._running.corpus.manifest["tokenizer"]["kind"]
         if kind != "wordpiece":
             raise ConfigError(
@@ -94,7 +99,8 @@ class Source:
 
     def batch(self, seed: int, batch_size: int, elements: Int[np.ndarray, " B"]) -> dict[str, Any]:
         """Some elements of `rows`, made together."""
-        text = self._running.batch(seed, batch_size, elements)["inputs"]["tokens"]
+        running = self._running.batch(seed, batch_size, elements)["inputs"]
+        text = running["tokens"]
         tokens = np.concatenate([np.full((len(text), 1), self.tokenizer.cls_id, np.int32), text], axis=1)
         masked = mask_rows(
             tokens,
@@ -106,7 +112,11 @@ class Source:
             max_predictions=self.max_predictions,
             mask_prob=self.mask_prob,
         )
-        batch = {"inputs": {"tokens": masked.tokens}, "target_positions": masked.positions}
+        inputs = {"tokens": masked.tokens}
+        if "pack_ids" in running:
+            documents = running["pack_ids"]
+            inputs |= blocks.apart(np.concatenate([documents[:, :1], documents], axis=1))
+        batch = {"inputs": inputs, "target_positions": masked.positions}
         return batch | {"targets": masked.targets, "weights": masked.weights}
 
 

@@ -92,7 +92,7 @@ class Source(CorpusSource):
         """Open no index."""
         super().forget()
         self._indexes: list[dict[str, np.ndarray]] = []
-        self._starts = [0]  # cumulative pairs of the passes opened so far
+        self._starts = [0]  # cumulative sizes of the passes opened so far
 
     @property
     def fingerprint(self) -> dict[str, Any]:
@@ -109,7 +109,7 @@ class Source(CorpusSource):
 
     def steps_per_pass(self, batch_size: int) -> int:
         """Steps of the first pass; the pairs of later ones differ in number by a few in a thousand."""
-        return max(1, len(self._index(0)["a_len"]) // batch_size)
+        return max(1, self._count(0) // batch_size)
 
     def rows(self, seed: int, batch_size: int) -> grain.MapDataset:
         """Single rows, endless; element s * batch_size + i is row i of step s (here whatever `batch_size` is)."""
@@ -118,12 +118,16 @@ class Source(CorpusSource):
     def batch(self, seed: int, batch_size: int, elements: Int[np.ndarray, " B"]) -> dict[str, Any]:
         """Some elements of `rows`, made together: pass after pass, each in its own shuffled order."""
         del batch_size
+        return self.examples(seed, *self._drawn(seed, elements))
+
+    def _drawn(self, seed: int, elements: Int[np.ndarray, " B"]) -> tuple[np.ndarray, np.ndarray]:
+        """The epochs of some elements, and which of the things that an epoch shuffles each is."""
         epochs, places = np.array([self._locate(element) for element in elements.tolist()]).reshape(-1, 2).T
         numbers = np.empty_like(places)
         for epoch in np.unique(epochs).tolist():
             here = epochs == epoch
             numbers[here] = draws.permute(_order_key(seed, epoch), places[here], self._count(epoch))
-        return self.examples(seed, epochs, numbers)
+        return epochs, numbers
 
     def examples(self, seed: int, epochs: Int[np.ndarray, " B"], numbers: Int[np.ndarray, " B"]) -> dict[str, Any]:
         """Pairs `numbers` of some epochs with their masks; no order enters."""
@@ -173,7 +177,11 @@ class Source(CorpusSource):
         return _Spans(*found)
 
     def _count(self, epoch: int) -> int:
-        return len(self._index(epoch % self.passes)["a_len"])
+        return self._size(self._index(epoch % self.passes))
+
+    def _size(self, index: dict[str, np.ndarray]) -> int:
+        """How many things the epochs of an index shuffle: its pairs."""
+        return len(index["a_len"])
 
     @functools.cached_property
     def _continues(self) -> np.ndarray | None:
@@ -199,20 +207,27 @@ class Source(CorpusSource):
                 if not len(index["a_len"]):
                     raise ConfigError(f"split {self.corpus.split!r} of corpus {self.corpus.folder} holds no sentence")
                 self._indexes.append(index)
-                self._starts.append(self._starts[-1] + len(index["a_len"]))
+                self._starts.append(self._starts[-1] + self._size(index))
         return self._indexes[number]
 
-    def _open(self, number: int) -> dict[str, np.ndarray]:
-        options = {
+    def _options(self, number: int) -> dict[str, Any]:
+        return {
             "seed": self.pair_seed,
             "pass_number": number,
             "budget": self.budget,
             "short_seq_prob": self.short_seq_prob,
             "next_sentence": self.next_sentence,
         }
+
+    def _key(self, number: int) -> dict[str, Any]:
+        """All that the pairs of a pass depend on."""
+        fixed = {"index": "sentence_pairs", "version": _VERSION, "corpus": self.corpus.fingerprint}
+        return fixed | self._options(number)
+
+    def _open(self, number: int) -> dict[str, np.ndarray]:
         layout = pairs.Layout(self.corpus.sentence_tokens, self.corpus.document_sentences)
-        key = {"index": "sentence_pairs", "version": _VERSION, "corpus": self.corpus.fingerprint, **options}
-        return open_index(self.corpus.folder, key, functools.partial(pairs.write_pairs, layout=layout, **options))
+        build = functools.partial(pairs.write_pairs, layout=layout, **self._options(number))
+        return open_index(self.corpus.folder, self._key(number), build)
 
 
 @functools.lru_cache(64)

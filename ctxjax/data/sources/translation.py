@@ -1,7 +1,7 @@
 """Rows for translation: pairs of sentences side by side, several to a row, so that little of a batch is padding.
 
 Batches must be of one shape, and pairs are of all lengths. Pairs are laid one behind another into rows of `length`
-places a side, as tensor2tensor's packed problems do; `segment_ids` keep them apart. A batch of B rows then holds nearly
+places a side, as tensor2tensor's packed problems do; `pack_ids` keep them apart. A batch of B rows then holds nearly
 `B * length` pieces of each side, whatever the lengths are. Reference: Vaswani et al. 2017, section 5.1.
 """
 
@@ -28,8 +28,8 @@ _VERSION = 1  # of the index; part of its key
 class Source(CorpusSource):
     """Pairs of a corpus of parallel text.
 
-    Row (T = `length`): inputs {tokens [T], mask [T], segment_ids [T], positions [T]} of the source, each sentence with
-    the end mark behind it, and decoder_tokens, decoder_segment_ids, decoder_positions [T], each sentence with the mark
+    Row (T = `length`): inputs {tokens [T], mask [T], pack_ids [T], positions [T]} of the source, each sentence with
+    the end mark behind it, and decoder_tokens, decoder_pack_ids, decoder_positions [T], each sentence with the mark
     before it; targets [T], weights [T]: the same with the mark behind. Pairs are numbered from 1, padding is 0.
 
     Which pairs share a row is fixed; every pass gives the rows in another order.
@@ -118,7 +118,7 @@ class Source(CorpusSource):
             here = passes == number
             numbers[here] = draws.permute(draws.key("translation", seed, number), places[here], self.num_rows)
         shape = (2, len(elements), self.length)
-        read, told, segments, positions = (np.zeros(shape, np.int32) for _ in range(4))
+        read, told, packs, positions = (np.zeros(shape, np.int32) for _ in range(4))
         starts, order, end = self._index["starts"], self._index["order"], self.tokenizer.end_id
         for row, number in enumerate(numbers.tolist()):
             filled = [0, 0]
@@ -128,12 +128,12 @@ class Source(CorpusSource):
                     read[side, row, first + side : last + side] = tokens  # the target is shifted by one
                     told[side, row, first:last] = tokens
                     read[side, row, first if side else last] = told[side, row, last] = end
-                    segments[side, row, first : last + 1] = count
+                    packs[side, row, first : last + 1] = count
                     positions[side, row, first : last + 1] = np.arange(last + 1 - first)
                     filled[side] = last + 1
-        inputs = {"tokens": read[0], "mask": segments[0] > 0, "segment_ids": segments[0], "positions": positions[0]}
-        inputs |= {"decoder_tokens": read[1], "decoder_segment_ids": segments[1], "decoder_positions": positions[1]}
-        return {"inputs": inputs, "targets": told[1], "weights": (segments[1] > 0).astype(np.float32)}
+        inputs = {"tokens": read[0], "mask": packs[0] > 0, "pack_ids": packs[0], "positions": positions[0]}
+        inputs |= {"decoder_tokens": read[1], "decoder_pack_ids": packs[1], "decoder_positions": positions[1]}
+        return {"inputs": inputs, "targets": told[1], "weights": (packs[1] > 0).astype(np.float32)}
 
     def pair(self, number: int) -> tuple[Int[np.ndarray, " S"], Int[np.ndarray, " T"]]:
         """The pieces of source and target of a pair of the split, without marks."""

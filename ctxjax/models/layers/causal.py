@@ -90,7 +90,7 @@ class Causal(nn.Module):
         return x
 
     def __call__(self, inputs: Inputs, carry: Carry = (), train: bool = False) -> Outputs:
-        """Read `tokens [B T]`, with `mask` (padding behind the tokens) and `positions` where they are given.
+        """Read `tokens [B T]`, with `mask` (padding behind the tokens), `positions` and `pack_ids` where they are given.
 
         Args:
           carry: `init_carry(batch, max_len)`, or what the last call gave: these tokens follow those.
@@ -102,6 +102,8 @@ class Causal(nn.Module):
         length = carry["key"].shape[2] if carry else tokens.shape[1]
         if length > self.max_len:
             raise ValueError(f"{length} tokens a row are more than model.max_len={self.max_len}")
+        if carry and "pack_ids" in inputs:
+            raise ValueError("inputs.pack_ids do not go with a cache: give each text a row of its own")
         words, places = self.tables(train)
         x = words[tokens]
         if "positions" in inputs:
@@ -113,11 +115,11 @@ class Causal(nn.Module):
         rng = stream(self.make_rng("dropout")) if train else None
         x = self.first(x.astype(self.dtype), rng)
         hidden, caches = [x], []
-        mask = inputs["mask"] if "mask" in inputs else None
+        mask, packs = inputs.get("mask"), inputs.get("pack_ids")
         for index in range(self.depth):
             cache = Cache(carry["key"][:, index], carry["value"][:, index], carry["used"]) if carry else None
             below = None if rng is None else substream(rng, f"layer_{index}")
-            x, cache = getattr(self, f"layer_{index}")(x, mask, below, cache)
+            x, cache = getattr(self, f"layer_{index}")(x, mask, below, cache, packs)
             hidden.append(x)
             caches.append(cache)
         hidden[-1] = self.last(x)
@@ -148,7 +150,10 @@ class Causal(nn.Module):
         return {"key": key, "value": value, "used": jnp.zeros((batch_size,), jnp.int32)}
 
     def flops(self, shapes: Mapping[str, tuple[int, ...]]) -> float:
-        """Forward FLOPs of the layers: products alone, every query with every key, two for each multiply-add."""
+        """Forward FLOPs of the layers: products alone, every query with every key, two for each multiply-add.
+
+        With every key of its row, also where packed texts do not see one another or a kernel leaves keys out.
+        """
         rows, length = shapes["tokens"]
         dense = 4 * self.width**2 + 2 * self.width * self.mlp_dim
         return 2.0 * self.depth * rows * length * (dense + 2 * length * self.width)

@@ -10,12 +10,24 @@ from __future__ import annotations
 import functools
 import math
 import zlib
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 Stream = UInt32[Array, " 2"]  # what all masks of a call derive from
+
+
+class Part(NamedTuple):
+    """An array that is a piece of a larger one: from `start` on, of `size` places along `axis` (not that of the rows).
+
+    Its draws are those that the larger one has there.
+    """
+
+    axis: int
+    start: Int[Array, ""]
+    size: int
 
 
 def _round(x: Array, multiplier: int, shift: int) -> Array:
@@ -36,46 +48,55 @@ def substream(parent: Stream, name: str) -> Stream:
     return jnp.stack([left, right])
 
 
-def keyed_bits(key: Stream, shape: tuple[int, ...]) -> UInt32[Array, " ..."]:
+def keyed_bits(key: Stream, shape: tuple[int, ...], part: Part | None = None) -> UInt32[Array, " ..."]:
     """Uniform 32-bit words, a pure function of the key, the row (axis 0) and the place within the row.
 
     The row is hashed on its own, so arrays of more than 2**32 elements never repeat a pattern from row to row.
+
+    Args:
+      shape: of what is made. part: where that lies in the array whose places are counted.
     """
     row = jax.lax.broadcasted_iota(jnp.uint32, (shape[0],) + (1,) * (len(shape) - 1), 0)
     row = _round(_round((row ^ key[0]) * jnp.uint32(0x9E3779B9) + key[1], 0x21F0AAAD, 15), 0x735A2D97, 15)
     place, stride = jnp.zeros(shape, jnp.uint32), 1
     for axis in reversed(range(1, len(shape))):
-        place = place + jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride)
-        stride *= shape[axis]
+        along, size = jax.lax.broadcasted_iota(jnp.uint32, shape, axis), shape[axis]
+        if part is not None and axis == part.axis:
+            along, size = along + part.start.astype(jnp.uint32), part.size
+        place = place + along * jnp.uint32(stride)
+        stride *= size
     x = place ^ jnp.broadcast_to(row, shape)
     x = _round(x ^ (x >> jnp.uint32(16)), 0x7FEB352D, 15)
     x = _round(x + key[0], 0x846CA68B, 16)
     return _round(x ^ key[1], 0x9E3779B1, 15)
 
 
-def keep_mask(key: Stream, shape: tuple[int, ...], rate: float) -> Bool[Array, " ..."]:
+def keep_mask(key: Stream, shape: tuple[int, ...], rate: float, part: Part | None = None) -> Bool[Array, " ..."]:
     """True with probability `1 - rate`, to 2**-32."""
-    return keyed_bits(key, shape) >= jnp.uint32(min(2**32 - 1, round(rate * 2**32)))
+    return keyed_bits(key, shape, part) >= jnp.uint32(min(2**32 - 1, round(rate * 2**32)))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _dropout(x: Array, key: Array, rate: float) -> Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _dropout(x: Array, key: Array, start: Array | None, rate: float, where: tuple[int, int]) -> Array:
+    part = None if start is None else Part(where[0], start, where[1])
     scale = jnp.asarray(1.0 / (1.0 - rate), x.dtype)
-    return jnp.where(keep_mask(key, x.shape, rate), x * scale, jnp.zeros((), x.dtype))
+    return jnp.where(keep_mask(key, x.shape, rate, part), x * scale, jnp.zeros((), x.dtype))
 
 
-def _forward(x: Array, key: Array, rate: float):
-    return _dropout(x, key, rate), key
+def _forward(x: Array, key: Array, start: Array | None, rate: float, where: tuple[int, int]):
+    return _dropout(x, key, start, rate, where), (key, start)
 
 
-def _backward(rate: float, key: Array, gradient: Array):
-    return _dropout(gradient, key, rate), None
+def _backward(rate: float, where: tuple[int, int], kept: tuple[Array, Array | None], gradient: Array):
+    return _dropout(gradient, *kept, rate, where), None, None
 
 
 _dropout.defvjp(_forward, _backward)
 
 
-def dropout(x: Float[Array, " ..."], rate: float, parent: Stream | None, name: str) -> Float[Array, " ..."]:
+def dropout(
+    x: Float[Array, " ..."], rate: float, parent: Stream | None, name: str, part: Part | None = None
+) -> Float[Array, " ..."]:
     """Zero each element with probability `rate` and scale the rest by `1 / (1 - rate)`.
 
     Args:
@@ -83,10 +104,12 @@ def dropout(x: Float[Array, " ..."], rate: float, parent: Stream | None, name: s
       rate: 0 <= rate < 1.
       parent: a stream, or None outside training.
       name: the purpose; one stream serves many layers under different names.
+      part: of which array `x` is a piece; None where it is whole.
     """
     if parent is None or rate == 0.0 or math.prod(x.shape) == 0:
         return x
-    return _dropout(x, substream(parent, name), rate)
+    start, where = (None, (0, 0)) if part is None else (part.start, (part.axis, part.size))
+    return _dropout(x, substream(parent, name), start, rate, where)
 
 
 def locked_dropout(x: Float[Array, "T B D"], rate: float, parent: Stream | None, name: str) -> Float[Array, "T B D"]:

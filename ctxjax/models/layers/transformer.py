@@ -72,13 +72,13 @@ class Attention(nn.Module):
         mask: Bool[Array, "B T"] | None,
         rng: Stream | None,
         cache: Cache | None = None,
-        visible: Bool[Array, "B T T"] | None = None,
+        pack_ids: Int[Array, "B T"] | None = None,
         angle: Float[Array, "B T K2"] | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
         """Attend among the tokens given, or among those of a cache and then these, which it takes in.
 
         Args:
-          visible: which tokens each one sees, beside what `causal` leaves; without a cache.
+          pack_ids: the number of each token's text; it sees those of its own alone. Without a cache.
           angle: by which query and key are turned (`layers/rotary.py`), the places of the tokens; None turns nothing.
         """
         query, key, value = self._project(x, (self.query, self.key, self.value))
@@ -87,7 +87,7 @@ class Attention(nn.Module):
         options = {"rate": self.dropout, "rng": rng, "implementation": self.implementation}
         if cache is None:
             mixed = attention(
-                query, key, value, mask, causal=self.causal, visible=visible, window=self.window, **options
+                query, key, value, mask, pack_ids=pack_ids, causal=self.causal, window=self.window, **options
             )
         else:
             cache, places = _extend(cache, key, value, mask)
@@ -107,13 +107,16 @@ class Attention(nn.Module):
         memory: Memory,
         mask: Bool[Array, "B S"] | None,
         rng: Stream | None,
-        visible: Bool[Array, "B T S"] | None = None,
+        pack_ids: Int[Array, "B T"] | None = None,
+        memory_pack_ids: Int[Array, "B S"] | None = None,
     ) -> Float[Array, "B T D"]:
-        """Attend from these tokens to those of a memory, of which `mask` says what is real."""
+        """Attend from these tokens to those of a memory, of which `mask` says what is real; of packed rows to those
+        of the same number."""
         (query,) = self._project(x, (self.query,))
         kept = (leaf.astype(query.dtype) for leaf in memory)
+        packs = {"pack_ids": pack_ids, "key_pack_ids": memory_pack_ids}
         options = {"rate": self.dropout, "rng": rng, "implementation": self.implementation}
-        return self.out(attention(query, *kept, mask, visible=visible, **options).reshape(x.shape))
+        return self.out(attention(query, *kept, mask, **packs, **options).reshape(x.shape))
 
     def _project(self, x: Float[Array, "B T D"], parts: Sequence[Dense]) -> list[Float[Array, "B T H K"]]:
         """Several products of one input as one."""
@@ -201,7 +204,8 @@ class PostNorm(nn.Module):
         mask: Bool[Array, "B T"] | None,
         rng: Stream | None,
         cache: Cache | None = None,
+        pack_ids: Int[Array, "B T"] | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache | None]:
-        mixed, cache = self.attention(x, mask, rng, cache)
+        mixed, cache = self.attention(x, mask, rng, cache, pack_ids)
         x = self.attention_norm(x + dropout(mixed, self.dropout, rng, "attention_out"))
         return self.mlp_norm(x + dropout(self.mlp(x), self.dropout, rng, "mlp_out")), cache
