@@ -131,7 +131,7 @@ class Trainer:
 
     def lifted(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """The step of one run as that of all runs that this trainer advances."""
-        return step
+        return sharding.traced_on(self.mesh, step)
 
     def compile(self, state: TrainState) -> list[Any]:
         """The compiled step `(state, batch, root) -> (state, metrics)` for each width of the batches.

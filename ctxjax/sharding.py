@@ -1,6 +1,7 @@
 """Where arrays live: one mesh with the axes data, fsdp and tensor, and rules from path names to partitions.
 
-Models carry no sharding code. A rule is `(regular expression over the path name, partition)`; the first match decides.
+Models carry no sharding code, but that what passes from layer to layer is said to be `rows`. A rule is
+`(regular expression over the path name, partition)`; the first match decides.
 A partition names a mesh axis (or None) for each array axis, or is `LARGEST`: split the largest array axis that fsdp
 divides. A mesh axis that does not divide its array axis is left out there, and a note says so. Optimiser slots follow
 the parameter whose path ends theirs; rows of the batch and of the carry are split over data and fsdp together.
@@ -12,8 +13,10 @@ talk to each other, so there tensor splits the direction axis and the recurrence
 
 from __future__ import annotations
 
+import contextvars
+import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -95,6 +98,36 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows split over data and fsdp."""
     return NamedSharding(mesh, P(ROWS))
+
+
+_MESH: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar("mesh", default=None)
+
+
+def traced_on(mesh: Mesh, step: Callable[..., Any]) -> Callable[..., Any]:
+    """A step in whose tracing `rows` knows the mesh."""
+
+    @functools.wraps(step)
+    def known(*args: Any) -> Any:
+        token = _MESH.set(mesh)
+        try:
+            return step(*args)
+        finally:
+            _MESH.reset(token)
+
+    return known
+
+
+def rows(x: Any) -> Any:
+    """An array of which axis 0 are the rows of a batch: split over data and fsdp, and whole along every other axis.
+
+    Left to itself the compiler may split features over fsdp, as parameters are, and then sums or regroups activations
+    in every layer where it should have gathered the parameters. Nothing outside `traced_on`, nor where rows do not
+    divide.
+    """
+    mesh = _MESH.get()
+    if mesh is None or x.shape[0] % row_shards(mesh):
+        return x
+    return jax.lax.with_sharding_constraint(x, batch_sharding(mesh))
 
 
 def put(batch: Any, where: Mesh | NamedSharding) -> Any:

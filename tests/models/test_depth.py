@@ -1,4 +1,4 @@
-"""Layers under a scan are the layers unrolled: values, gradients, draws, on meshes, for seeds at once; remat policies."""
+"""Layers under a scan are the layers unrolled: values, gradients, draws, also for seeds at once; remat policies."""
 
 import jax
 import jax.numpy as jnp

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ctxjax.models.layers.dropout import Stream, substream
+from ctxjax.sharding import rows
 
 DEEP = 24  # layers from which on "deep" scans
 SCANS = ("deep", "always", "never")
@@ -77,14 +78,14 @@ def run_layers(
       depth + 1 arrays, x first.
     """
     turns = (depth - first) // period if scanned and not model.is_initializing() else 0
-    hidden, index = [x], 0
+    hidden, index = [rows(x)], 0
     while index < depth:
         if turns and index == first:
             hidden += _scan(model, hidden[-1], rng, call, range(first, first + turns * period), period)
             index += turns * period
         else:
             below = None if rng is None else substream(rng, f"layer_{index}")
-            hidden.append(call(getattr(model, f"layer_{index}"), hidden[-1], below))
+            hidden.append(rows(call(getattr(model, f"layer_{index}"), hidden[-1], below)))
             index += 1
     return hidden
 
@@ -104,7 +105,7 @@ def _scan(
     def body(x: Array, turn: list[Any]) -> tuple[Array, list[Array]]:
         made = []
         for kind, (leaves, below) in zip(kinds, turn):
-            x = kind({"params": leaves}, x, below)
+            x = rows(kind({"params": leaves}, x, below))
             made.append(x)
         return x, made
 
