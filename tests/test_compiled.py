@@ -1,4 +1,4 @@
-"""Bytes that a compiled module reads and writes: by hand, beside the compiler's own count, and loops beside unrolled."""
+"""Bytes that a compiled module reads and writes: by hand, beside the compiler's own count, and loops by their turns."""
 
 import jax
 import jax.numpy as jnp

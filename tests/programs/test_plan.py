@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import ctxjax.objectives
-from ctxjax import config as configs
 from ctxjax import compiled, plan, topology
+from ctxjax import config as configs
 from ctxjax import run as runs
 from ctxjax.config import ConfigError
 from ctxjax.step import Forward
