@@ -129,7 +129,7 @@ def make_plan(config: Any, devices: Sequence[Any], peak: float = 0.0, mfu: float
     """
     import jax
 
-    from ctxjax import metrics, sharding, topology, tree
+    from ctxjax import compiled, metrics, sharding, topology, tree
     from ctxjax import run as runs
     from ctxjax.config import Duration
 
@@ -174,8 +174,11 @@ def make_plan(config: Any, devices: Sequence[Any], peak: float = 0.0, mfu: float
     if compiles:
         found = topology.compile_step(run, mesh, abstract)
         there = topology.chip_memory(kind)
+        least = topology.roofline(kind, flops / len(devices), found)
         plan["compiled"] = found._asdict() | {
             "total": found.total,
+            "sent": compiled.sent(found.collectives or {}),
+            "roofline": least and {**least._asdict(), "bound": least.bound, "seconds": max(least)},
             "chip_memory": there,
             "fits": not found.refused and (there is None or found.total <= there),
             "collectives": {kind: traffic._asdict() for kind, traffic in (found.collectives or {}).items()},
@@ -246,6 +249,13 @@ def _compiled(found: dict) -> list[str]:
         f"{size(traffic['nbytes'])}"
         for kind, traffic in found["collectives"].items()
     ] or ["  none"]
+    if least := found["roofline"]:
+        lines += ["", "the least time of a step by the data sheet, each alone"]
+        lines += [
+            f"  {'products':<18} {1e3 * least['products']:>10.3g} ms",
+            f"  {'memory':<18} {1e3 * least['memory']:>10.3g} ms, {size(found['accessed'])} read and written",
+            f"  {'links':<18} {1e3 * least['links']:>10.3g} ms, {size(found['sent'])} sent",
+        ]
     return lines
 
 

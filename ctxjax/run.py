@@ -31,8 +31,8 @@ CADENCES = ("total", "log_every", "save_every", "eval_every")
 # What a checkpoint fixes; beneath, the exceptions: where the data lies, and how the same numbers are computed.
 FIXED = ("seed", "seeds", "batch_size", "accum_steps", "model", "objective", "source", "optim")
 SAMPLED = 256  # steps whose widths are looked at
-FREE = ("source.corpus", "source.tokenizer", "source.verify", "model.remat")
-FREE += ("model.attention_implementation", "model.lstm_implementation")
+FREE = ("source.corpus", "source.tokenizer", "source.verify")
+FREE += ("model.remat", "model.scan", "model.attention_implementation", "model.lstm_implementation")
 
 
 def optional(config: Config, field: str, default: Any) -> Any:

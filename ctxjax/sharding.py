@@ -1,6 +1,7 @@
 """Where arrays live: one mesh with the axes data, fsdp and tensor, and rules from path names to partitions.
 
-Models carry no sharding code. A rule is `(regular expression over the path name, partition)`; the first match decides.
+Models carry no sharding code, but that what passes from layer to layer is said to be `rows`. A rule is
+`(regular expression over the path name, partition)`; the first match decides.
 A partition names a mesh axis (or None) for each array axis, or is `LARGEST`: split the largest array axis that fsdp
 divides. A mesh axis that does not divide its array axis is left out there, and a note says so. Optimiser slots follow
 the parameter whose path ends theirs; rows of the batch and of the carry are split over data and fsdp together.
@@ -19,7 +20,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ctxjax import tree
@@ -91,7 +92,7 @@ def platform() -> str:
     return {"cuda": "gpu", "rocm": "gpu"}.get(found, found)
 
 
-def row_shards(mesh: Mesh) -> int:
+def row_shards(mesh: Mesh | AbstractMesh) -> int:
     """Into how many parts the rows of a batch are split."""
     return int(np.prod([mesh.shape[name] for name in ROWS]))
 
@@ -117,6 +118,19 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows split over data and fsdp."""
     return NamedSharding(mesh, P(ROWS))
+
+
+def rows(x: Any) -> Any:
+    """An array of which axis 0 are the rows of a batch: split over data and fsdp, and whole along every other axis.
+
+    Left to itself the compiler may split features over fsdp, as parameters are, and then sums or regroups activations
+    in every layer where it should have gathered the parameters. Nothing where no mesh is in sight (`on`), nor where
+    rows do not divide.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or x.shape[0] % row_shards(mesh):
+        return x
+    return jax.lax.with_sharding_constraint(x, P(ROWS))
 
 
 def put(batch: Any, where: Mesh | NamedSharding) -> Any:

@@ -6,18 +6,26 @@ The compiler of `libtpu` runs on any Linux machine and needs a description of th
 from __future__ import annotations
 
 import contextlib
-import math
 import os
-import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from ctxjax import metrics
+from ctxjax.compiled import Traffic, bytes_accessed, collectives, sent
 from ctxjax.config import ConfigError
 
 # Memory of one chip in GiB by what JAX calls it, from the makers' data sheets. First match wins.
 MEMORY = (("TPU v6 lite", 32), ("TPU v5 lite", 16), ("TPU v5p", 95), ("TPU v5", 95), ("TPU v4", 32))
+# Bytes a second of one chip: its memory's, and what it sends over all of its links together, which is half of the
+# "bidirectional inter-chip interconnect bandwidth" of cloud.google.com/tpu/docs/v4, v5e, v5p and v6e.
+BANDWIDTHS = (
+    ("TPU v6 lite", 1640e9, 400e9),
+    ("TPU v5 lite", 819e9, 200e9),
+    ("TPU v5p", 2765e9, 600e9),
+    ("TPU v5", 2765e9, 600e9),
+    ("TPU v4", 1200e9, 300e9),
+)
 EXAMPLES = "v4:4x4x4, v5e:16x16, v5p:4x4x4 or v6e:16x16"
-COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 
 # Or libtpu asks a cloud for the machine that it is on, complains that there is none, and locks the TPU.
@@ -29,13 +37,6 @@ _QUIET = {
 }
 
 
-class Traffic(NamedTuple):
-    """Collectives of one kind in one step."""
-
-    count: int
-    nbytes: int
-
-
 class Compiled(NamedTuple):
     """What the compiler says of one step on one chip, in bytes.
 
@@ -44,6 +45,7 @@ class Compiled(NamedTuple):
       outputs: the new state; `aliased` of it take the place of arguments.
       temporary: activations, gradients and buffers of collectives, at their largest.
       code: the program.
+      accessed: of the chip's memory, read and written in one step, loops as often as they run.
       collectives: by kind, loops multiplied by their trip counts; the size is that of the whole array as one chip
         sees it (gathered, or before it is scattered).
       refused: why the compiler gave up (it does not fit), or empty.
@@ -54,6 +56,7 @@ class Compiled(NamedTuple):
     aliased: int = 0
     temporary: int = 0
     code: int = 0
+    accessed: int = 0
     collectives: dict[str, Traffic] | None = None
     refused: str = ""
 
@@ -93,6 +96,34 @@ def chip_memory(kind: str) -> int | None:
     return next((size * 2**30 for name, size in MEMORY if name.lower() in kind.lower()), None)
 
 
+class Roofline(NamedTuple):
+    """The least seconds of one step that products, memory and links allow, each by itself."""
+
+    products: float
+    memory: float
+    links: float
+
+    @property
+    def bound(self) -> str:
+        """Which of them is the most."""
+        return max(self._fields, key=lambda name: getattr(self, name))
+
+
+def roofline(kind: str, flops: float, found: Compiled) -> Roofline | None:
+    """Seconds of one step by the data sheet of a chip, None where that is not known.
+
+    Args:
+      kind: what JAX calls the chip.
+      flops: of its products in one step, analytic; what is recomputed does not count.
+      found: what was compiled for it.
+    """
+    known = next((rates for name, *rates in BANDWIDTHS if name.lower() in kind.lower()), None)
+    peak = metrics.peak_flops(kind)
+    if known is None or peak is None or found.refused:
+        return None
+    return Roofline(flops / peak, found.accessed / known[0], sent(found.collectives or {}) / known[1])
+
+
 def compile_step(run: Any, mesh: Any, abstract: Any) -> Compiled:
     """Compile the train step of a run for the devices of a mesh.
 
@@ -124,7 +155,7 @@ def compile_step(run: Any, mesh: Any, abstract: Any) -> Compiled:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return Compiled(refused=" ".join(str(error).split())[:300])
-    memory = compiled.memory_analysis()
+    memory, text = compiled.memory_analysis(), compiled.as_text() or ""
     assert memory is not None
     return Compiled(
         memory.argument_size_in_bytes,
@@ -132,7 +163,8 @@ def compile_step(run: Any, mesh: Any, abstract: Any) -> Compiled:
         memory.alias_size_in_bytes,
         memory.temp_size_in_bytes,
         memory.generated_code_size_in_bytes,
-        collectives(compiled.as_text() or ""),
+        bytes_accessed(text),
+        collectives(text),
     )
 
 
@@ -153,91 +185,3 @@ def _as_on(mesh: Any) -> Iterator[None]:
     finally:
         jax.default_backend, jax.device_count = before
         jax.config.update("jax_persistent_cache_min_compile_time_secs", cached)
-
-
-# --- reading a compiled module ---
-
-_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*?) ([a-z][a-z0-9\-]*)\((.*)$")
-_SHAPE = re.compile(r"\b(pred|[a-z]+[0-9]+(?:e[0-9]m[0-9]\w*)?)\[([0-9,]*)\]")
-_CALLED = re.compile(r"(?:calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
-_BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
-
-
-def _size(shapes: str) -> int:
-    total = 0
-    for kind, axes in _SHAPE.findall(shapes):
-        bits = 8 if kind == "pred" else int(re.sub(r"^[a-z]+", "", kind).split("e")[0])
-        total += math.prod(int(axis) for axis in axes.split(",") if axis) * max(bits // 8, 1)
-    return total
-
-
-class _Instruction(NamedTuple):
-    name: str
-    shape: str
-    operation: str
-    rest: str
-
-
-def _computations(text: str) -> tuple[dict[str, list[_Instruction]], str]:
-    """The instructions of every computation by its name, and the name of the entry."""
-    found: dict[str, list[_Instruction]] = {}
-    current, entry = "", ""
-    for line in text.splitlines():
-        if opened := _COMPUTATION.match(line):
-            current = opened[1]
-            found[current] = []
-            entry = current if line.startswith("ENTRY") else entry
-        elif current and (instruction := _INSTRUCTION.match(line)):
-            found[current].append(_Instruction(*instruction.groups()))
-    return found, entry
-
-
-def _trips(loop: str, condition: list[_Instruction]) -> int:
-    """How often a loop runs: as the compiler notes it, or the constant that its counter is compared with."""
-    if known := re.search(r'known_trip_count[^0-9]*?"?n"?:"?(\d+)', loop):
-        return int(known[1])
-    constants = [re.match(r"(\d+)\)", line.rest) for line in condition if line.operation == "constant"]
-    numbers = [int(constant[1]) for constant in constants if constant]
-    return max(numbers) if numbers else 1
-
-
-def collectives(text: str) -> dict[str, Traffic]:
-    """Collectives of a compiled module by kind.
-
-    A collective that the compiler splits into a start, a part that runs under a fusion and an end has one channel
-    number, and counts once.
-    """
-    computations, entry = _computations(text)
-    channels: dict[str, tuple[str, int, int]] = {}
-
-    def visit(name: str, times: int) -> None:
-        shapes = {line.name: line.shape for line in computations[name]}
-        for index, line in enumerate(computations[name]):
-            kind = line.operation.removesuffix("-start")
-            if kind in COLLECTIVES:
-                operands = line.rest.split("), ")[0]
-                given = sum(_size(shapes.get(operand, "")) for operand in re.findall(r"%?([\w.\-]+)", operands))
-                made = _size(line.shape) - (given if line.operation.endswith("-start") else 0)
-                if kind == "all-reduce" and name.startswith("all-reduce-scatter"):
-                    kind = "reduce-scatter"
-                channel = re.search(r"channel_id=(\d+)", line.rest)
-                key = channel[1] if channel else f"{name} {index}"
-                known = channels.get(key, (kind, 0, 0))
-                channels[key] = (kind, max(known[1], times), max(known[2], given, made))
-            inside = times
-            if line.operation == "while" and (condition := re.search(r"condition=%?([\w.\-]+)", line.rest)):
-                inside = times * _trips(line.rest, computations.get(condition[1], []))
-            called = _CALLED.findall(line.rest)
-            for branches in _BRANCHES.findall(line.rest):
-                called += re.findall(r"[\w.\-]+", branches)
-            for other in called:
-                if other in computations and other != name:
-                    visit(other, inside)
-
-    visit(entry, 1)
-    totals: dict[str, Traffic] = {}
-    for kind, times, size in channels.values():
-        count, nbytes = totals.get(kind, Traffic(0, 0))
-        totals[kind] = Traffic(count + times, nbytes + times * size)
-    return totals

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ctxjax.models.layers.core import Dense, Embed, LayerNorm
-from ctxjax.models.layers.dropout import Stream, dropout, stream, substream
+from ctxjax.models.layers.depth import rematerialized, run_layers, scans
+from ctxjax.models.layers.dropout import Stream, dropout, stream
 from ctxjax.models.layers.transformer import PostNorm, gelu
 from ctxjax.types import Carry, Inputs, Outputs
 
@@ -85,7 +86,8 @@ class Model(nn.Module):
     """BERT of any size; the defaults are BERT-base, uncased where `vocab_size=30522`.
 
     Attributes:
-      remat: compute each layer again in the backward pass instead of keeping its activations.
+      remat: what of a layer the backward pass computes again: "none", "full" or "dots", see `layers/depth.py`.
+      scan: layers under one scan, quick to compile: "deep" from 24 layers on, "always", "never".
       next_sentence: whether the next-sentence head exists.
       attention_implementation: see `layers/attention.py`.
       activation: "gelu_tanh" as published, or "gelu", the exact one that Hugging Face's weights are run with.
@@ -102,7 +104,8 @@ class Model(nn.Module):
     attention_dropout: float = 0.1
     dtype: str = "float32"
     param_dtype: str = "float32"
-    remat: bool = False
+    remat: str = "none"
+    scan: str = "deep"
     next_sentence: bool = True
     attention_implementation: str | None = None
     activation: str = "gelu_tanh"
@@ -115,7 +118,7 @@ class Model(nn.Module):
             raise ValueError(f"model.width={self.width} is not a multiple of model.num_heads={self.num_heads}")
         kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         self.embed = Embeddings(self.vocab_size, self.width, self.max_len, self.type_vocab_size, self.dropout, kinds)
-        make_layer = nn.remat(PostNorm) if self.remat else PostNorm
+        make_layer = rematerialized(PostNorm, self.remat, scans(self.scan, self.depth))
         for index in range(self.depth):
             layer = make_layer(
                 self.width,
@@ -145,12 +148,13 @@ class Model(nn.Module):
             raise ValueError(f"{length} tokens a row are more than model.max_len={self.max_len}")
         rng = stream(self.make_rng("dropout")) if train else None
         x = self.embed(inputs, rng)
-        hidden = [x]
         mask, packs = inputs.get("mask"), inputs.get("pack_ids")
-        for index in range(self.depth):
-            below = None if rng is None else substream(rng, f"layer_{index}")
-            x, _ = getattr(self, f"layer_{index}")(x, mask, below, None, packs)
-            hidden.append(x)
+
+        def call(layer: PostNorm, x: Array, below: Stream | None) -> Array:
+            return layer(x, mask, below, None, packs)[0]
+
+        hidden = run_layers(self, x, rng, call, self.depth, scans(self.scan, self.depth))
+        x = hidden[-1]
         if "cls_positions" in inputs:
             firsts = jnp.take_along_axis(x, inputs["cls_positions"][:, :, None], axis=1)
         else:

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ctxjax.models.layers.core import Dense, Embed, Norm, truncated_normal
-from ctxjax.models.layers.dropout import Stream, dropout, stream, substream
+from ctxjax.models.layers.depth import rematerialized, run_layers, scans
+from ctxjax.models.layers.dropout import Stream, dropout, stream
 from ctxjax.models.layers.rotary import angles
 from ctxjax.models.layers.transformer import Attention
 from ctxjax.types import Carry, Inputs, Outputs
@@ -136,7 +137,8 @@ class Model(nn.Module):
       global_every: layers 0, n, 2 n, ... see the whole row.
       rope_base, local_rope_base: of the rotary positions of global and of local layers.
       scaled_residuals: start the last product of every block smaller by the root of the number of blocks.
-      remat: compute each layer again in the backward pass instead of keeping its activations.
+      remat: what of a layer the backward pass computes again: "none", "full" or "dots", see `layers/depth.py`.
+      scan: layers under one scan, quick to compile: "deep" from 24 layers on, "always", "never".
       attention_implementation: see `layers/attention.py`.
     """
 
@@ -155,7 +157,8 @@ class Model(nn.Module):
     scaled_residuals: bool = True
     dtype: str = "float32"
     param_dtype: str = "float32"
-    remat: bool = False
+    remat: str = "none"
+    scan: str = "deep"
     attention_implementation: str | None = None
     predicts = "masked"
 
@@ -168,7 +171,7 @@ class Model(nn.Module):
             raise ValueError(f"model.norm={self.norm!r} is neither 'layer' nor 'rms'")
         kinds = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         self.embed = Embeddings(self.vocab_size, self.width, self.norm, kinds)
-        layer = nn.remat(Layer) if self.remat else Layer
+        layer = rematerialized(Layer, self.remat, scans(self.scan, self.depth))
         deviation = INIT / math.sqrt(2 * self.depth) if self.scaled_residuals else INIT
         for index in range(self.depth):
             whole = index % self.global_every == 0
@@ -196,12 +199,14 @@ class Model(nn.Module):
         places = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
         positions = inputs["positions"] if "positions" in inputs else places
         mask, packs = inputs.get("mask"), inputs.get("pack_ids")
-        hidden = [x]
-        for index in range(self.depth):
-            below = None if rng is None else substream(rng, f"layer_{index}")
-            x = getattr(self, f"layer_{index}")(x, positions, mask, below, packs)
-            hidden.append(x)
-        hidden[-1] = self.final_norm(x)
+
+        def call(layer: Layer, x: Array, below: Stream | None) -> Array:
+            return layer(x, positions, mask, below, packs)
+
+        # Layer 0 has no norm; from layer 1 on kinds repeat every `global_every`.
+        scanned = scans(self.scan, self.depth)
+        hidden = run_layers(self, x, rng, call, self.depth, scanned, first=1, period=self.global_every)
+        hidden[-1] = self.final_norm(hidden[-1])
         return Outputs(tuple(hidden), None, ())
 
     def readout(self, rows: Float[Array, "N D"]) -> tuple[Array, Array, Array]:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ctxjax.models.layers.core import Embed, LayerNorm
+from ctxjax.models.layers.depth import rematerialized
 from ctxjax.models.layers.dropout import Stream, dropout, stream, substream
 from ctxjax.models.layers.transformer import MLP, Attention, Cache, Memory
 from ctxjax.types import Carry, Inputs, Outputs
@@ -116,11 +117,11 @@ class Stack(nn.Module):
     """The layers of one side, and with `pre_norm` a norm behind the last."""
 
     depth: int
-    remat: bool
+    remat: str
     layer: Mapping[str, Any]
 
     def setup(self) -> None:
-        make_layer = nn.remat(Layer) if self.remat else Layer
+        make_layer = rematerialized(Layer, self.remat)
         for index in range(self.depth):
             setattr(self, f"layer_{index}", make_layer(**self.layer))
         if self.layer["pre_norm"]:
@@ -165,7 +166,7 @@ class Model(nn.Module):
       pre_norm: normalise what every block reads, and once at the end of each side, instead of every sum.
       attention_bias: biases in the products round attention, which the paper's formulae do not have.
       sinusoid: "concatenated" or "interleaved", see `sinusoids`.
-      remat: compute each layer again in the backward pass instead of keeping its activations.
+      remat: what of a layer the backward pass computes again: "none", "full" or "dots", see `layers/depth.py`.
       attention_implementation: see `layers/attention.py`.
     """
 
@@ -182,7 +183,7 @@ class Model(nn.Module):
     sinusoid: str = "concatenated"
     dtype: str = "float32"
     param_dtype: str = "float32"
-    remat: bool = False
+    remat: str = "none"
     attention_implementation: str | None = None
     predicts = "target"
 

@@ -69,7 +69,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         attention_dropout=0.0 if arg.size == "demo" else 0.1,
         dtype="float32",
         param_dtype="float32",
-        remat=False,
+        remat="none",
+        scan="deep",
         next_sentence=True,
         attention_implementation=placeholder(str),
     )

@@ -57,7 +57,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         joint_softmax=True,
         dtype="float32",
         param_dtype="float32",
-        remat=False,
+        remat="none",
+        scan="deep",
     )
     config.objective = dict(name="causal_lm")
     config.source = dict(

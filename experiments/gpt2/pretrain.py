@@ -59,7 +59,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         scaled_residuals=True,
         dtype="float32",
         param_dtype="float32",
-        remat=False,
+        remat="none",
+        scan="deep",
     )
     config.objective = dict(name="causal_lm")
     config.source = dict(

@@ -69,7 +69,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         scaled_residuals=True,
         dtype="float32",
         param_dtype="float32",
-        remat=False,
+        remat="none",
+        scan="deep",
         attention_implementation=placeholder(str),
     )
     config.objective = dict(name="masked_lm", next_sentence=False)

@@ -61,7 +61,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         sinusoid="concatenated",
         dtype="float32",
         param_dtype="float32",
-        remat=False,
+        remat="none",
     )
     config.objective = dict(name="causal_lm", label_smoothing=0.1, spared=-1)
     config.source = dict(

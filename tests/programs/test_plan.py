@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import ctxjax.objectives
+from ctxjax import compiled, plan, topology
 from ctxjax import config as configs
-from ctxjax import plan, topology
 from ctxjax import run as runs
 from ctxjax.config import ConfigError
 from ctxjax.step import Forward
@@ -234,7 +234,7 @@ backend_config={"known_trip_count":{"n":"3"}}
 
 def test_collectives_of_a_module_made_by_hand():
     table, gathered = 64 * 32 * 4, 32 * 16 * 2
-    found = topology.collectives(MODULE)
+    found = compiled.collectives(MODULE)
     assert found["collective-permute"] == (1, table)
     assert found["all-reduce"] == (1, 2 * table)
     assert found["reduce-scatter"] == (1, table)
@@ -249,12 +249,12 @@ def test_bytes_and_collectives_of_a_small_slice(capsys):
     code, found = planned(
         capsys, "--config", f"{BERT}:smoke", "--topology", "v5e:2x4", "--config.mesh.fsdp=2", "--config.mesh.data=4"
     )
-    compiled = found["compiled"]
-    assert code == 0 and compiled["fits"] and found["devices"] == 8 and found["device"] == "TPU v5 lite"
-    assert compiled["chip_memory"] == 16 * 2**30
+    step = found["compiled"]
+    assert code == 0 and step["fits"] and found["devices"] == 8 and found["device"] == "TPU v5 lite"
+    assert step["chip_memory"] == 16 * 2**30
     state = sum(found["memory_bytes"][name] for name in ("parameters", "optimizer", "batch"))
-    assert state <= compiled["arguments"] <= 4 * state + 2**20  # tiles of 8 x 128 are padded
-    assert compiled["collectives"]["all-reduce"]["nbytes"] >= found["memory_bytes"]["parameters"]
+    assert state <= step["arguments"] <= 4 * state + 2**20  # tiles of 8 x 128 are padded
+    assert step["collectives"]["all-reduce"]["nbytes"] >= found["memory_bytes"]["parameters"]
     assert jax.default_backend() == "cpu" and jax.device_count() == 8  # as before
 
 

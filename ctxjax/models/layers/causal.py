@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ctxjax.models.layers.core import Embed
-from ctxjax.models.layers.dropout import Stream, stream, substream
+from ctxjax.models.layers.depth import rematerialized, run_layers, scans
+from ctxjax.models.layers.dropout import Stream, stream
 from ctxjax.models.layers.transformer import Cache
 from ctxjax.types import Carry, Inputs, Outputs
 
@@ -39,7 +40,9 @@ class Causal(nn.Module):
     """A left-to-right Transformer; a subclass makes `embed: Tables` and the layers in its `setup`.
 
     Attributes:
-      remat: compute each layer again in the backward pass instead of keeping its activations.
+      remat: what of a layer the backward pass computes again: "none", "full" or "dots", see `layers/depth.py`.
+      scan: layers under one scan, quick to compile: "deep" from 24 layers on, "always", "never". With a cache
+        they are always unrolled.
       attention_implementation: see `layers/attention.py`.
     """
 
@@ -53,7 +56,8 @@ class Causal(nn.Module):
     attention_dropout: float = 0.1
     dtype: str = "float32"
     param_dtype: str = "float32"
-    remat: bool = False
+    remat: str = "none"
+    scan: str = "deep"
     attention_implementation: str | None = None
     predicts = "next"
 
@@ -61,7 +65,7 @@ class Causal(nn.Module):
         """Make `layer_0`, `layer_1`, ... in `setup`, with the fields that all layers have and some of their own."""
         if self.width % self.num_heads:
             raise ValueError(f"model.width={self.width} is not a multiple of model.num_heads={self.num_heads}")
-        make_layer = nn.remat(layer) if self.remat else layer
+        make_layer = rematerialized(layer, self.remat, scans(self.scan, self.depth))
         for index in range(self.depth):
             made = make_layer(
                 width=self.width,
@@ -114,19 +118,20 @@ class Causal(nn.Module):
             x = x + jnp.broadcast_to(places[None, : tokens.shape[1]], x.shape)
         rng = stream(self.make_rng("dropout")) if train else None
         x = self.first(x.astype(self.dtype), rng)
-        hidden, caches = [x], []
-        mask, packs = inputs.get("mask"), inputs.get("pack_ids")
-        for index in range(self.depth):
-            cache = Cache(carry["key"][:, index], carry["value"][:, index], carry["used"]) if carry else None
-            below = None if rng is None else substream(rng, f"layer_{index}")
-            x, cache = getattr(self, f"layer_{index}")(x, mask, below, cache, packs)
-            hidden.append(x)
-            caches.append(cache)
-        hidden[-1] = self.last(x)
+        caches = [Cache(carry["key"][:, i], carry["value"][:, i], carry["used"]) for i in range(self.depth) if carry]
+        mask, packs, after = inputs.get("mask"), inputs.get("pack_ids"), []
+
+        def call(layer: Any, x: Array, below: Stream | None) -> Array:
+            x, cache = layer(x, mask, below, caches[len(after)] if carry else None, packs)
+            after.append(cache)
+            return x
+
+        hidden = run_layers(self, x, rng, call, self.depth, scans(self.scan, self.depth) and not carry)
+        hidden[-1] = self.last(hidden[-1])
         if not carry:
             return Outputs(tuple(hidden), None, ())
-        keys, values = (jnp.stack([cache[part] for cache in caches], axis=1) for part in (0, 1))
-        return Outputs(tuple(hidden), None, {"key": keys, "value": values, "used": caches[-1].used})
+        keys, values = (jnp.stack([cache[part] for cache in after], axis=1) for part in (0, 1))
+        return Outputs(tuple(hidden), None, {"key": keys, "value": values, "used": after[-1].used})
 
     def readout(self, rows: Float[Array, "N D"]) -> tuple[Array, Array, Array]:
         """The rows, the token table tied to the embedding, and no bias (zeros)."""
