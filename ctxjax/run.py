@@ -31,7 +31,7 @@ CADENCES = ("total", "log_every", "save_every", "eval_every")
 # What a checkpoint fixes; beneath, the exceptions: where the data lies, and how the same numbers are computed.
 FIXED = ("seed", "seeds", "batch_size", "accum_steps", "model", "objective", "source", "optim")
 SAMPLED = 256  # steps whose widths are looked at
-FREE = ("source.corpus", "source.tokenizer", "source.verify", "model.remat")
+FREE = ("source.corpus", "source.tokenizer", "source.verify", "model.remat", "model.attention_implementation")
 
 
 def optional(config: Config, field: str, default: Any) -> Any:
