@@ -86,7 +86,7 @@ def on(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def platform() -> str:
-    """The kind of device, "cpu", "gpu" or "tpu": that of the mesh which is traced for, or else of the devices that JAX has."""
+    """The device, "cpu", "gpu" or "tpu": that of the mesh that is traced for (`on`), or else what JAX has."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     found = jax.default_backend() if device is None else device.platform
     return {"cuda": "gpu", "rocm": "gpu"}.get(found, found)

@@ -25,9 +25,9 @@ class Objective:
     Only the gathered positions pass through the vocabulary: `target_positions [B P]` of the last hidden layer.
 
     Attributes:
-      next_sentence: add the next-sentence term, from `is_random [B]` (0 = the true next segment, 1 = a random one). Rows
-        that hold several examples have a label for each of S slots, `is_random [B S]`, and `pair_weights [B S]`, 0
-        where a slot is empty; the vectors are those at `inputs.cls_positions [B S]`.
+      next_sentence: add the next-sentence term, from `is_random [B]` (0 = the true next segment, 1 = a random one).
+        Rows that hold several examples have a label for each of S slots, `is_random [B S]`, and `pair_weights [B S]`,
+        0 where a slot is empty; the vectors are those at `inputs.cls_positions [B S]`.
       epsilon: added to the number of masked positions that the loss is divided by, as published.
       chunk: rows of logits held at once; 0 chooses by device.
     """

@@ -24,6 +24,9 @@ Arguments:
         starts with fresh moments; the original kept them and reset the step count. A device holds
         batch_size / accum_steps / devices rows at a time: accum_steps=16 and 32 are meant for 256 devices.
     phase=2        the phase of 512 pieces.
+    packed=True    several examples to a row, which do not see one another, and next to no padding: the same examples
+        and masks, but a batch of so many rows holds more of them, a third more at 512 of books and articles
+        (experiments/LOG.md, "packing").
     smoke          2 layers, 20 steps on generated text, in seconds.
 The corpus is $CTXJAX_DATA/prepared/pieces unless --config.source.corpus names another.
 """
@@ -48,7 +51,7 @@ RUNS = {
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """See the top of this file."""
-    arg = parse_arg(arg, size="base", recipe="published", phase=1, smoke=False)
+    arg = parse_arg(arg, size="base", recipe="published", phase=1, packed=False, smoke=False)
     for name, choices in (("size", SIZES), ("recipe", ("published", "lamb")), ("phase", (1, 2))):
         if arg[name] not in choices:
             raise ConfigError(f"config argument {name}={arg[name]!r} is not one of {', '.join(map(str, choices))}")
@@ -90,6 +93,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         pair_seed=12345,
         verify=False,
     )
+    if arg.packed:
+        config.source.update(name="packed_pairs", max_examples=8, window=16384)
 
     rows, lr, steps, warmup = RUNS[arg.size]
     config.batch_size = rows

@@ -15,6 +15,7 @@ clip. BooksCorpus is no longer handed out; one book a file is what the rows want
 Arguments:
     size=published|small  12x768 (depth x width) as released; 6x512 for 100,000 steps.
     size=mini   4x256 with rows of 256: 32 rows, 20,000 steps, for text at hand and a machine at hand.
+    isolate=True  documents of a row do not see one another; in the published model they do.
     smoke       2 narrow layers, 20 steps on generated text, in seconds.
 `--vocab FOLDER` of prepare takes the published encoder_bpe_40000.json and vocab_40000.bpe. The corpus is
 $CTXJAX_DATA/prepared/bpe unless --config.source.corpus names another.
@@ -22,7 +23,7 @@ $CTXJAX_DATA/prepared/bpe unless --config.source.corpus names another.
 
 import ml_collections
 
-from ctxjax.config import ConfigError, parse_arg, prepared, run_config
+from ctxjax.config import ConfigError, parse_arg, placeholder, prepared, run_config
 
 # depth, width, heads, pieces a row, rows, learning rate, length of the run, warm-up
 SIZES = {
@@ -34,7 +35,7 @@ SIZES = {
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """See the top of this file."""
-    arg = parse_arg(arg, size="published", smoke=False)
+    arg = parse_arg(arg, size="published", isolate=False, smoke=False)
     if arg.size not in SIZES:
         raise ConfigError(f"config argument size={arg.size!r} is not one of {', '.join(SIZES)}")
     depth, width, heads, length, rows, lr, total, warmup = SIZES[arg.size]
@@ -59,6 +60,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         param_dtype="float32",
         remat="none",
         scan="deep",
+        attention_implementation=placeholder(str),
     )
     config.objective = dict(name="causal_lm")
     config.source = dict(
@@ -68,6 +70,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         length=length,
         verify=False,
     )
+    if arg.isolate:
+        config.source.isolate = True
     config.optim = dict(
         name="adam_gpt",
         lr=lr,

@@ -16,6 +16,7 @@ larger sizes those of GPT-3's models of like size (Brown et al. 2020, table 2.1)
 Arguments:
     size=small|medium|large|xl  12x768, 24x1024, 36x1280, 48x1600 (depth x width).
     size=mini   4x256 with rows of 256 and dropout 0.1: 32 rows, 20,000 steps, for text at hand and a machine at hand.
+    isolate=True  documents of a row do not see one another; in the published model they do.
     smoke       2 narrow layers, 20 steps on generated text, in seconds.
 `--vocab FOLDER` of prepare takes the published encoder.json and vocab.bpe. The corpus is
 $CTXJAX_DATA/prepared/bytes unless --config.source.corpus names another.
@@ -23,7 +24,7 @@ $CTXJAX_DATA/prepared/bytes unless --config.source.corpus names another.
 
 import ml_collections
 
-from ctxjax.config import ConfigError, parse_arg, prepared, run_config
+from ctxjax.config import ConfigError, parse_arg, placeholder, prepared, run_config
 
 # depth, width, heads, pieces a row, rows, learning rate, steps, warm-up, dropout
 SIZES = {
@@ -37,7 +38,7 @@ SIZES = {
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """See the top of this file."""
-    arg = parse_arg(arg, size="small", smoke=False)
+    arg = parse_arg(arg, size="small", isolate=False, smoke=False)
     if arg.size not in SIZES:
         raise ConfigError(f"config argument size={arg.size!r} is not one of {', '.join(SIZES)}")
     depth, width, heads, length, rows, lr, steps, warmup, dropout = SIZES[arg.size]
@@ -61,6 +62,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         param_dtype="float32",
         remat="none",
         scan="deep",
+        attention_implementation=placeholder(str),
     )
     config.objective = dict(name="causal_lm")
     config.source = dict(
@@ -70,6 +72,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
         length=length,
         verify=False,
     )
+    if arg.isolate:
+        config.source.isolate = True
     config.optim = dict(
         name="adamw",
         lr=lr,

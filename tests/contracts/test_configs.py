@@ -48,7 +48,7 @@ def arguments(file):
     return ["", *sorted(found), *(["size=large,recipe=lamb,phase=2"] if "recipe=lamb" in found else [])]
 
 
-ACCEPTED = {"size", "recipe", "phase", "direction", "kind", "task", "layers"}
+ACCEPTED = {"size", "recipe", "phase", "packed", "isolate", "direction", "kind", "task", "layers"}
 SPECS = [f"{file}:{arg}" for file in TRAINED for arg in arguments(file)]
 
 

@@ -16,7 +16,8 @@ NAMES = [module.name for module in pkgutil.iter_modules(ctxjax.data.sources.__pa
 INPUTS = {"tokens": np.int32, "chars": np.int32, "segment_ids": np.int32, "positions": np.int32, "mask": np.bool_}
 INPUTS |= {"cls_positions": np.int32, "pack_ids": np.int32, "subwords": np.int32, "features": np.float32}
 INPUTS |= {f"decoder_{name}": np.int32 for name in ("tokens", "pack_ids", "positions")}
-OTHERS = {"weights": np.float32, "is_first": np.bool_, "counts": np.float32, "pair_weights": np.float32}  # everything else is a label: int32
+OTHERS = {"weights": np.float32, "is_first": np.bool_, "counts": np.float32}
+OTHERS |= {"pair_weights": np.float32}  # everything else is a label: int32
 SEED, BATCH = 5, 8
 
 

@@ -105,7 +105,8 @@ def test_predictions_of_a_row_always_fit(folder, mask_prob, next_sentence):
 def test_what_decides_the_rows_is_in_the_fingerprint(folder, source):
     changes = {"max_examples": 4, "window": 100, "length": 48, "short_seq_prob": 0.2}
     for name, value in changes.items():
-        assert packed_pairs.Source(folder, **{"max_examples": 5, **FIELDS, name: value}).fingerprint != source.fingerprint
+        other = packed_pairs.Source(folder, **{"max_examples": 5, **FIELDS, name: value})
+        assert other.fingerprint != source.fingerprint, name
     fewer = packed_pairs.Source(folder, window=20, max_examples=5, **FIELDS)
     assert fewer._count(0) > source._count(0)
     assert batch_at(fewer, 0, 4, 0)["inputs"]["tokens"].shape == (4, LENGTH)

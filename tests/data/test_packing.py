@@ -1,5 +1,7 @@
 """Packing: every example once, rows that hold it, and nearly nothing left over."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -57,7 +59,7 @@ def test_windows_are_packed_apart_and_written_as_one_index(tmp_path):
     write_rows(tmp_path, lengths, length=64, most=8, window=300, key=7)
     order, starts = np.load(tmp_path / "order.npy"), np.load(tmp_path / "starts.npy")
     assert (order == np.concatenate([numbers for numbers, _ in parts])).all()
-    checked([order[low:high] for low, high in zip(starts, starts[1:])], lengths, 64, 8)
+    checked([order[low:high] for low, high in itertools.pairwise(starts)], lengths, 64, 8)
     assert len(starts) == sum(len(counts) for _, counts in parts) + 1 and starts[-1] == 1000
     assert not list(tmp_path.glob(".*"))
     assert (next(pack(lengths, 64, 8, 300, key=8))[0] != parts[0][0]).any()

@@ -20,7 +20,8 @@ PLACES = np.concatenate([np.arange(count) for count in COUNTS] + [[0, 0]])
 def packed():
     tokens = np.where(PACKS > 0, np.random.default_rng(0).integers(1, 53, LENGTH), 0)
     inputs = {"tokens": tokens, "pack_ids": PACKS, "positions": PLACES}
-    return {name: jnp.asarray(leaf[None], jnp.int32) for name, leaf in inputs.items()} | {"mask": jnp.array(PACKS > 0)[None]}
+    mask = {"mask": jnp.array(PACKS > 0)[None]}
+    return {name: jnp.asarray(leaf[None], jnp.int32) for name, leaf in inputs.items()} | mask
 
 
 def made(name, **fields):

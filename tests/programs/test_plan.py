@@ -10,14 +10,18 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import ctxjax.objectives
-from ctxjax import compiled, plan, topology
+from ctxjax import compiled, plan, sharding, topology
 from ctxjax import config as configs
 from ctxjax import run as runs
 from ctxjax.config import ConfigError
+from ctxjax.models.layers.attention import attention
 from ctxjax.step import Forward
 
 BERT, ELMO = "experiments/bert/pretrain.py", "experiments/elmo/pretrain.py"
@@ -300,3 +304,39 @@ def test_published_sizes_fit_a_v5e_16x16(config, parameters):
     assert found["devices"] == 256 and found["parameters"]["total"] == parameters
     assert found["compiled"]["fits"] and found["compiled"]["total"] < 16 * 2**30
     assert found["compiled"]["collectives"]
+
+
+@pytest.mark.slow
+@needs_libtpu
+@pytest.mark.parametrize("options", [{"causal": True}, {"window": 64}, {}], ids=["causal", "window", "all"])
+def test_the_attention_of_tpus_compiles_for_a_slice(options):
+    """Forward and backward, of packed and padded rows, on a mesh with all three axes; no array of scores is there."""
+    mesh = sharding.make_mesh(2, 2, 2, devices=topology.slice_devices("v5e:2x4"))
+    where = lambda *spec: NamedSharding(mesh, P(("data", "fsdp"), None, *spec))
+    place = lambda shape, dtype, *spec: jax.ShapeDtypeStruct(shape, dtype, sharding=where(*spec))
+    leaf = place((8, 1024, 4, 64), jnp.bfloat16, "tensor", None)
+    mask, packs = place((8, 1024), jnp.bool_), place((8, 1024), jnp.int32)
+
+    def loss(implementation):
+        def of(query, key, value, mask, packs):
+            out = attention(query, key, value, mask, pack_ids=packs, implementation=implementation, **options)
+            return jnp.square(out.astype(jnp.float32)).sum()
+
+        return sharding.on(mesh, jax.grad(of, argnums=(0, 1, 2)))
+
+    program = lambda name: jax.jit(loss(name)).lower(leaf, leaf, leaf, mask, packs).compile().as_text()
+    text = program(None)
+    assert text.count('custom_call_target="tpu_custom_call"') == 3  # forward, of the queries, of keys and values
+    assert "1024,1024]" not in text and "1024,1024]" in program("xla")
+
+
+@pytest.mark.slow
+@needs_libtpu
+@pytest.mark.parametrize("remat", [False, True])
+def test_a_step_with_the_attention_of_tpus_compiles_for_a_slice(capsys, remat):
+    """GPT-2's smoke model on rows of 512: by itself, and asked for on a machine without a TPU."""
+    small = ["--config", "experiments/gpt2/pretrain.py:smoke", "--topology", "v5e:2x4"]
+    small += ["--config.model.max_len=512", "--config.source.length=512", f"--config.model.remat={remat}"]
+    small += ["--config.model.attention_implementation=flash", "--config.mesh.tensor=2"]
+    code, found = planned(capsys, *small)
+    assert code == 0 and found["compiled"]["fits"] and found["device"] == "TPU v5 lite"

@@ -136,7 +136,7 @@ class Source(CorpusSource):
 
 
 def apart(documents: Int[np.ndarray, "B T"]) -> dict[str, Int[np.ndarray, "B T"]]:
-    """`pack_ids` and `positions` of rows of running text, from the number of each place's document, which rises by one."""
+    """`pack_ids` and `positions` of rows of running text, from the document of each place, a number that rises by 1."""
     place = np.arange(documents.shape[1])[None]
     begins = np.diff(documents, axis=1, prepend=documents[:, :1]) > 0
     positions = place - np.maximum.accumulate(np.where(begins, place, 0), axis=1)

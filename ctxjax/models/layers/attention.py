@@ -37,7 +37,7 @@ from ctxjax.models.layers.flash import flash
 MASKED = -10000.0
 HIDDEN = -1e10  # openai/gpt-2 model.py
 DEVICES = {"xla": "", "einsum": "", "cudnn": "gpu", "flash": "tpu"}
-FLASH_FROM = 512  # places; judged, not measured: below it the scores are small, and the compiler fuses what is round them
+FLASH_FROM = 512  # places; judged, not measured: below it the scores are small
 BLOCKED_FROM, BLOCK = 512, 128  # queries
 
 
@@ -131,8 +131,8 @@ def choose(implementation: str | None, query: Array, key: Array, limits: Limits)
         raise ConfigError(f"model.attention_implementation={implementation!r} is not one of {', '.join(DEVICES)}")
     if DEVICES[implementation] not in ("", platform):
         raise ConfigError(
-            f"model.attention_implementation={implementation!r} needs a {DEVICES[implementation].upper()}, and this is a "
-            f"{platform.upper()}: leave it empty, or set 'xla'"
+            f"model.attention_implementation={implementation!r} needs a {DEVICES[implementation].upper()}, and this is "
+            f"a {platform.upper()}: leave it empty, or set 'xla'"
         )
     return "xla" if implementation == "flash" and limits.visible is not None else implementation
 

@@ -94,7 +94,7 @@ class Causal(nn.Module):
         return x
 
     def __call__(self, inputs: Inputs, carry: Carry = (), train: bool = False) -> Outputs:
-        """Read `tokens [B T]`, with `mask` (padding behind the tokens), `positions` and `pack_ids` where they are given.
+        """Read `tokens [B T]`; `mask` (padding behind the tokens), `positions` and `pack_ids` are optional.
 
         Args:
           carry: `init_carry(batch, max_len)`, or what the last call gave: these tokens follow those.

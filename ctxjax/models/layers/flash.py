@@ -63,9 +63,7 @@ def flash(
         return run(*leaves, ids)[:, :length]
     across, over = _dividing(mesh, ROWS, rows), _dividing(mesh, ("tensor",), heads)
     spec = P(across, None, over, None)
-    split = jax.shard_map(
-        run, mesh=mesh, in_specs=(spec, spec, spec, P(across, None)), out_specs=spec, check_vma=False
-    )
+    split = jax.shard_map(run, mesh=mesh, in_specs=(spec, spec, spec, P(across, None)), out_specs=spec, check_vma=False)
     return split(*leaves, ids)[:, :length]
 
 
