@@ -195,6 +195,16 @@ def ledger(
             [row for record in benches for row in _bench_rows(record)],
         ),
         "",
+        "## Pods",
+        "",
+        "One train step of one chip, compiled for a TPU slice by `experiments/pods/table.py` and never run: FLOPs from",
+        "the analytic count, bytes and collectives from the compiled program with loops as often as they run, and the",
+        "time that products, memory and links need by the data sheet, each alone. The longest of the three is the",
+        "least that a step can take, and no measurement. Rows a chip are fixed; the last cell names what is not within",
+        "3 % of the smallest slice of the same chip.",
+        "",
+        *_pods([record for record in records if "pods" in record]),
+        "",
         "## What the published figures are",
         "",
         *(f"* {row['value']} {row['unit']}: {row['what']} ({row['source']})." for row in published),
@@ -224,6 +234,15 @@ def _without_labels(records: list[dict[str, Any]], published: list[dict[str, Any
     if rows:
         rows.append(("commit", *(str(record["commit"]) for record in latest.values()), ""))
     return table(("", *latest, "published"), rows)
+
+
+def _pods(records: list[dict[str, Any]]) -> list[str]:
+    """The latest table of pods."""
+    from ctxjax import pods
+
+    steps = max(records, key=lambda record: record["date"])["pods"] if records else []
+    commits = sorted({str(step["commit"]) for step in steps})
+    return [*table(pods.HEAD, list(pods.rows(steps))), *(["", f"Commits: {', '.join(commits)}."] if steps else [])]
 
 
 def _compared(records: list[dict[str, Any]]) -> list[str]:

@@ -19,7 +19,7 @@ LEVELS = {
     "metrics": 1, "records": 1, "cli": 1, "processes": 1, "folders": 1, "sharding": 1, "schedules": 1, "text": 1,
     "data": 2, "models": 2, "objectives": 2, "optim": 2, "progress": 2,
     "step": 3, "checkpoint": 3, "interop": 3, "reading": 3, "inference": 3, "ngrams": 3,
-    "generation": 4, "beam_search": 4, "formats": 4, "run": 4, "transfer": 4, "topology": 4, "compiled": 1,
+    "generation": 4, "beam_search": 4, "formats": 4, "run": 4, "transfer": 4, "topology": 4, "compiled": 1, "pods": 1,
     "evaluators": 5, "pretrained": 5, "loop": 5, "counted": 5, "suite": 5, "page": 5, "trained": 5, "ledger": 5,
     "prepare": 6, "evaluate": 6, "predict": 6, "embed": 6, "features": 6, "convert": 6, "inspect": 6, "plan": 6,
     "report": 6, "probe": 6, "stages": 0, "probing": 3, "edge_probing": 3, "storing": 3, "comparison": 3,

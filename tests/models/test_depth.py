@@ -1,13 +1,16 @@
 """Layers under a scan are the layers unrolled: values, gradients, draws, also for seeds at once; remat policies."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ctxjax import tree
+from ctxjax import sharding, tree
 from ctxjax.models import bert, downstream, gpt, gpt2, modernbert
 from ctxjax.models.layers import depth
+from ctxjax.step import TrainState
 
 KEY = jax.random.key(0)
 TOKENS = jax.random.randint(jax.random.key(1), (3, 9), 0, 53)
@@ -48,8 +51,9 @@ def alike(one, two, atol=1e-6):
         np.testing.assert_allclose(a, b, atol=atol, rtol=1e-5)
 
 
-@pytest.mark.parametrize("remat", ["none", "full", "dots"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    ("name", "remat"), [*((name, "none") for name in CASES), ("bert", "full"), ("gpt2", "dots"), ("modernbert", "full")]
+)
 def test_a_scan_is_the_layers_unrolled(name, remat):
     """Losses, every hidden layer and every gradient, with dropout on; and there is a scan in one program alone."""
     plain, other = CASES[name].clone(scan="never"), CASES[name].clone(scan="always", remat=remat)
@@ -121,3 +125,39 @@ def test_old_configs_name_the_same_policies():
 def test_mistakes_are_named(name, field, value):
     with pytest.raises(ValueError, match=rf"model\.{field}='{value}' is not one of"):
         CASES[name].clone(**{field: value}).init(KEY, INPUTS, method="touch")
+
+
+def placed(model, mesh):
+    """Loss and gradient as a program of the mesh, and what it is given."""
+    params, rows = params_of(model), sharding.batch_sharding(mesh)
+    inputs = {name: jnp.tile(leaf, (8, 1))[:16] for name, leaf in INPUTS.items()}
+    shardings = sharding.state_shardings(mesh, TrainState(jnp.zeros(()), params, ()))[0].params
+
+    def loss(params, inputs):
+        hidden = model.apply({"params": params}, inputs, train=True, rngs={"dropout": KEY}).hidden
+        return sum((index + 1) * jnp.sin(leaf).mean() for index, leaf in enumerate(hidden))
+
+    step = sharding.traced_on(mesh, jax.value_and_grad(loss))
+    whole = sharding.replicated(mesh)
+    jitted = jax.jit(step, in_shardings=(shardings, rows), out_shardings=(whole, shardings))
+    return jitted.lower(params, inputs).compile(), jax.device_put(params, shardings), jax.device_put(inputs, rows)
+
+
+@pytest.mark.parametrize("sizes", [(1, 8, 1), (2, 2, 2)], ids=["fsdp", "all"])
+def test_a_stack_stays_split(sizes):
+    """The same numbers as unrolled on one device; in each turn a layer is gathered, and never the stack of five."""
+    model = CASES["bert"].clone(width=64, num_heads=4, mlp_dim=256, depth=5, scan="always")
+    program, *given = placed(model, sharding.make_mesh(*sizes))
+    alone, *others = placed(model.clone(scan="never"), sharding.make_mesh(1, devices=jax.devices()[:1]))
+    alike(program(*given), alone(*others), atol=1e-5)
+    gathered = re.findall(r"= \S*?\[([0-9,]*)\]\S* all-gather", program.as_text())
+    assert gathered and not [shape for shape in gathered if shape.startswith("5,")]
+
+
+def test_rows_are_said_where_a_mesh_is_known():
+    mesh, x = sharding.make_mesh(2, 2, 2), jnp.ones((8, 3))
+    assert sharding.rows(x) is x
+    known = sharding.traced_on(mesh, sharding.rows)
+    assert "sharding_constraint" in str(jax.make_jaxpr(known)(x))
+    assert jax.jit(known)(x).sharding.is_equivalent_to(sharding.batch_sharding(mesh), 2)
+    assert "sharding_constraint" not in str(jax.make_jaxpr(known)(x[:3]))  # three rows of four shards
