@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--text", default="", metavar="FILE", help="raw text of `prepare` items (default: generated)")
     parser.add_argument("--tiny", action="store_true", help="shapes that show that everything runs; no record")
     parser.add_argument("--no-record", action="store_true", help="write no record")
-    options = parser.parse_args(argv)
+    options = parser.parse_intermixed_args(argv)  # items may stand behind flags
     if options.list:
         width = max(map(len, ITEMS))
         print("\n".join(f"{name:{width}}  {kind.ITEMS[name]}" for name, kind in ITEMS.items()))

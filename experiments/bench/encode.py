@@ -99,7 +99,7 @@ def _ours(size: Encoder) -> Side:
     sequences = [{"tokens": one, "segment_ids": np.zeros_like(one)} for one in size.sentences()]
     row = {key: value[None] for key, value in sequences[0].items()}
     inputs = row | {"mask": np.ones_like(row["tokens"], bool), "cls_positions": np.zeros((1, 1), np.int32)}
-    params = jax.jit(lambda: model.init(jax.random.key(0), inputs, method="touch")["params"])()
+    params = jax.jit(lambda inputs: model.init(jax.random.key(0), inputs, method="touch")["params"])(inputs)
     runner = Runner(model, params)
 
     def step() -> Step:

@@ -69,10 +69,10 @@ def _ours(size: Encoder) -> Side:
     model = downstream.Model(encoder=encoder, task="classify", labels=("0", "1"), dropout=0.1)
     objective = Objective(task="classify")
     rule = {"name": "adam_bert", "lr": 5e-5, "clip": 1.0, "weight_decay": 0.01, "schedule": {"name": "constant"}}
-    root, first = rngs.root_key(0), source.take(np.arange(2))
-    params = jax.eval_shape(lambda: model.init(root, first["inputs"], method="touch")["params"])
+    root, inputs = rngs.root_key(0), source.take(np.arange(2))["inputs"]
+    params = jax.eval_shape(lambda inputs: model.init(root, inputs, method="touch")["params"], inputs)
     tx, _ = optim.make_optimizer(1000, params, **rule)
-    state = jax.jit(lambda key: init_state(model, tx, first["inputs"], key, 0))(root)
+    state = jax.jit(lambda inputs, key: init_state(model, tx, inputs, key, 0))(inputs, root)
     step = jax.jit(make_train_step(model, objective, tx), donate_argnums=0)
     shortest = np.full(rows, source.lengths.argmin())
     compiled = {width: step.lower(state, source.take(shortest, width), root).compile() for width in source.padded}

@@ -52,7 +52,7 @@ def run(
     command = [sys.executable, "-m", *arguments]
     environment = os.environ | dict(environment or {})
     began, peak, seen, next_look = time.perf_counter(), 0, None, 0.0
-    with subprocess.Popen(command, cwd=ROOT, stdout=sys.stderr.fileno(), env=environment, start_new_session=True) as it:
+    with subprocess.Popen(command, cwd=ROOT, stdout=2, env=environment, start_new_session=True) as it:
         while it.poll() is None:
             now = time.perf_counter() - began
             if seen is None and watch():

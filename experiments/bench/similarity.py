@@ -93,6 +93,9 @@ class Sentences:
     def __init__(self, run: Any):
         self.corpus, self.pieces = run.source.corpus, run.source.tokenizer.pieces
 
+    def __len__(self) -> int:
+        return self.corpus.num_sentences
+
     def __iter__(self) -> Iterator[list[str]]:
         for start, stop in itertools.pairwise(self.corpus.sentence_tokens.tolist()):
             yield [self.pieces[token] for token in self.corpus.read_tokens(start, stop)[0].tolist()]
@@ -108,7 +111,7 @@ def _peer(name: str, run: Any, judge: Any) -> Side:
         seed = next(seeds)
         model = gensim_model(name, run, seed=seed)
         began = time.perf_counter()
-        model.train(read, total_examples=model.corpus_count, epochs=passes)
+        model.train(read, total_examples=len(read), epochs=passes)
         seconds, path = time.perf_counter() - began, folder / f"{seed}.bin"
         if name == "fasttext":
             from gensim.models.fasttext import save_facebook_model

@@ -62,9 +62,9 @@ def our_step(
     from ctxjax.step import init_state, make_train_step
 
     root, inputs = rngs.root_key(0), batch["inputs"]
-    params = jax.eval_shape(lambda: model.init(root, inputs, method="touch")["params"])
+    params = jax.eval_shape(lambda inputs: model.init(root, inputs, method="touch")["params"], inputs)
     tx, _ = optim.make_optimizer(100_000, params, **rule)
-    state = jax.jit(lambda key: init_state(model, tx, inputs, key, carry_rows))(root)
+    state = jax.jit(lambda inputs, key: init_state(model, tx, inputs, key, carry_rows))(inputs, root)
     compiled = jax.jit(make_train_step(model, objective, tx), donate_argnums=0).lower(state, batch, root).compile()
 
     def step() -> Step:
