@@ -10,6 +10,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "ctxjax" / "__init__.py").r
 
 EXTRAS = {
     "beam": ["apache-beam>=2.70,<3"],
+    "bench": ["gensim>=4.4", "torch>=2.4", "transformers>=5,<6"],  # what experiments/bench compares with
     "bleu": ["sacrebleu>=2.4"],
     "dedup": ["datasketch>=2.0,<3"],  # other major versions sign otherwise
     "demo": ["gensim>=4.4", "matplotlib>=3.9"],

@@ -7,7 +7,7 @@ import pytest
 
 from ctxjax.__main__ import PROGRAMS
 
-PAGES = ["docs/adding.md", "docs/experiments.md", "docs/papers.md", "docs/tpu_gpu.md"]
+PAGES = ["docs/adding.md", "docs/bench.md", "docs/experiments.md", "docs/papers.md", "docs/tpu_gpu.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)

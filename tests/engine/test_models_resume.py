@@ -1,4 +1,4 @@
-"""BERT, the biLM and GPT-2: cut at five places with dropout on, a run ends with the bits of one in one go; meshes agree."""
+"""BERT, the biLM and GPT-2, cut at five places with dropout on, have the bits of a run in one go; meshes agree."""
 
 import hashlib
 import pathlib
