@@ -104,7 +104,7 @@ class Model(nn.Module):
     attention_dropout: float = 0.1
     dtype: str = "float32"
     param_dtype: str = "float32"
-    remat: str = "none"
+    remat: str | bool = "none"
     scan: str = "deep"
     next_sentence: bool = True
     attention_implementation: str | None = None

@@ -157,7 +157,7 @@ class Model(nn.Module):
     scaled_residuals: bool = True
     dtype: str = "float32"
     param_dtype: str = "float32"
-    remat: str = "none"
+    remat: str | bool = "none"
     scan: str = "deep"
     attention_implementation: str | None = None
     predicts = "masked"

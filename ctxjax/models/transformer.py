@@ -117,7 +117,7 @@ class Stack(nn.Module):
     """The layers of one side, and with `pre_norm` a norm behind the last."""
 
     depth: int
-    remat: str
+    remat: str | bool
     layer: Mapping[str, Any]
 
     def setup(self) -> None:
@@ -183,7 +183,7 @@ class Model(nn.Module):
     sinusoid: str = "concatenated"
     dtype: str = "float32"
     param_dtype: str = "float32"
-    remat: str = "none"
+    remat: str | bool = "none"
     attention_implementation: str | None = None
     predicts = "target"
 

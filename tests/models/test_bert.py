@@ -146,7 +146,7 @@ def test_remat_changes_no_gradient_and_keeps_less(tiny):
         outputs = model.apply(variables, inputs, train=True, rngs={"dropout": KEY})
         return sum((leaf**2).sum() for leaf in outputs.hidden) + outputs.pooled.sum()
 
-    again = model.clone(remat=True)
+    again = model.clone(remat="full")
     gradients = [jax.jit(jax.grad(loss), static_argnums=1)(variables, m) for m in (model, again)]
     for one, two in zip(*map(jax.tree.leaves, gradients), strict=True):
         np.testing.assert_allclose(one, two, atol=1e-4, rtol=1e-4)

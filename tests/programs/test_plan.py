@@ -23,6 +23,7 @@ from ctxjax import run as runs
 from ctxjax.config import ConfigError
 from ctxjax.models.layers.attention import attention
 from ctxjax.step import Forward
+from tests.scripts import opened
 
 BERT, ELMO = "experiments/bert/pretrain.py", "experiments/elmo/pretrain.py"
 OBJECTIVES = [
@@ -250,9 +251,8 @@ def test_collectives_of_a_module_made_by_hand():
 @needs_libtpu
 def test_bytes_and_collectives_of_a_small_slice(capsys):
     """BERT's smoke step on eight chips: gradients are summed over data, parameters gathered over fsdp."""
-    code, found = planned(
-        capsys, "--config", f"{BERT}:smoke", "--topology", "v5e:2x4", "--config.mesh.fsdp=2", "--config.mesh.data=4"
-    )
+    fields = ("--config.mesh.fsdp=2", "--config.mesh.data=4", "--config.model.scan=always")
+    code, found = planned(capsys, "--config", f"{BERT}:smoke", "--topology", "v5e:2x4", *fields)
     step = found["compiled"]
     assert code == 0 and step["fits"] and found["devices"] == 8 and found["device"] == "TPU v5 lite"
     assert step["chip_memory"] == 16 * 2**30
@@ -260,6 +260,11 @@ def test_bytes_and_collectives_of_a_small_slice(capsys):
     assert state <= step["arguments"] <= 4 * state + 2**20  # tiles of 8 x 128 are padded
     assert step["collectives"]["all-reduce"]["nbytes"] >= found["memory_bytes"]["parameters"]
     assert jax.default_backend() == "cpu" and jax.device_count() == 8  # as before
+    assert found["flops_per_step"] / 8 == 8_225_664
+    for figure, middle in {"total": 3.83e6, "accessed": 7.28e5, "sent": 3.37e5}.items():
+        assert step[figure] == pytest.approx(middle, rel=0.3), figure
+    assert step["roofline"]["links"] == pytest.approx(step["sent"] / 200e9)
+    assert step["roofline"]["bound"] == "links"  # so small a model does nothing but talk
 
 
 @needs_libtpu
@@ -332,7 +337,7 @@ def test_the_attention_of_tpus_compiles_for_a_slice(options):
 
 @pytest.mark.slow
 @needs_libtpu
-@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("remat", ["none", "full"])
 def test_a_step_with_the_attention_of_tpus_compiles_for_a_slice(capsys, remat):
     """GPT-2's smoke model on rows of 512: by itself, and asked for on a machine without a TPU."""
     small = ["--config", "experiments/gpt2/pretrain.py:smoke", "--topology", "v5e:2x4"]
@@ -340,3 +345,14 @@ def test_a_step_with_the_attention_of_tpus_compiles_for_a_slice(capsys, remat):
     small += ["--config.model.attention_implementation=flash", "--config.mesh.tensor=2"]
     code, found = planned(capsys, *small)
     assert code == 0 and found["compiled"]["fits"] and found["device"] == "TPU v5 lite"
+
+
+@pytest.mark.slow
+@needs_libtpu
+def test_a_row_of_the_table_of_pods_stays_in_its_band():
+    """BERT-large on eight chips as `experiments/pods/table.py` has it: what a later change must not double."""
+    driver = opened("experiments/pods/table.py")
+    found = driver.compile_one("BERT large", "v5e-8")
+    bands = {"flops": (3.85e12, 0.001), "memory": (12.34e9, 0.1), "accessed": (33.4e9, 0.1), "sent": (1.97e9, 0.05)}
+    for figure, (middle, width) in bands.items():
+        assert found[figure] == pytest.approx(middle, rel=width), figure

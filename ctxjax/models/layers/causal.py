@@ -56,7 +56,7 @@ class Causal(nn.Module):
     attention_dropout: float = 0.1
     dtype: str = "float32"
     param_dtype: str = "float32"
-    remat: str = "none"
+    remat: str | bool = "none"
     scan: str = "deep"
     attention_implementation: str | None = None
     predicts = "next"
