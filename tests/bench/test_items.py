@@ -86,7 +86,9 @@ def test_one_turn_gives_one_line_with_all_fields(name, capsys, monkeypatch):
     assert measure.figures(line)
 
 
-@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if "512" in name else []) for name in LARGE]
+)
 def test_sizes_of_an_accelerator_are_right_by_shape(name, monkeypatch):
     with pytest.raises(ConfigError, match=f"{name} is of a size for an accelerator"):
         bench.ITEMS[name].make(name, Settings())

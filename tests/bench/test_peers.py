@@ -1,5 +1,6 @@
 """The peers of the benchmarks, where torch is: they learn from the same batch, and do the arithmetic that ours does."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -35,7 +36,7 @@ def test_gathering_the_told_rows_changes_no_loss():
     torch.manual_seed(0)
     peer, fed = transformers.BertForPreTraining(config).eval(), training.tensors(bert.batch_of(3, 16, 4, 97))
     plain, gathered = (loss_of(peer, fed) for loss_of in (bert._everywhere, bert._gathered))
-    assert float(plain) == pytest.approx(float(gathered), rel=1e-5)
+    assert plain.item() == pytest.approx(gathered.item(), rel=1e-5)
 
 
 def test_the_layer_alone_gives_our_loss():
@@ -56,9 +57,8 @@ def test_the_sampled_softmax_is_ours():
         softmax.weight.copy_(torch.from_numpy(table))
         softmax.bias.copy_(torch.from_numpy(bias))
     theirs = bilm._sampled(torch.from_numpy(rows), softmax, torch.from_numpy(targets).long(), drawn, log_expected)
-    ours = vocabulary.sampled_cross_entropy(
-        rows, table, bias, targets, np.ones(5, np.float32), drawn.numpy().astype(np.int32), log_expected.numpy()
-    )
+    given = (rows, table, bias, targets, np.ones(5, np.float32), drawn.numpy().astype(np.int32), log_expected.numpy())
+    ours = vocabulary.sampled_cross_entropy(*map(jnp.asarray, given))
     assert float(ours) / 5 == pytest.approx(float(theirs.detach()), rel=1e-5)
 
 
