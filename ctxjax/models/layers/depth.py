@@ -1,4 +1,4 @@
-"""Layers one after another: unrolled, or as one body under `lax.scan`; and what of a layer is kept for the backward pass.
+"""Layers one after another, unrolled or as one body under `lax.scan`; and what of one is kept for the backward pass.
 
 Parameters are one node a layer (`layer_0/...`) either way: the scanned path stacks them inside the step, a copy of the
 layers' parameters and one of their gradients. Every draw of dropout and every hidden layer is the same.
@@ -18,7 +18,7 @@ from ctxjax.models.layers.dropout import Stream, substream
 from ctxjax.sharding import rows
 
 # Layers from which on "deep" scans. At 24 a scan kept more than three times as much and compiled hardly faster
-# (experiments/LOG.md, 2026-11-30): a loop keeps what the compiler would compute again within a fusion.
+# (experiments/LOG.md, 2026-11-30): a loop keeps every residual of its body.
 DEEP = 48
 SCANS = ("deep", "always", "never")
 REMATS = ("none", "full", "dots")
