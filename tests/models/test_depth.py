@@ -52,7 +52,13 @@ def alike(one, two, atol=1e-6):
 
 
 @pytest.mark.parametrize(
-    ("name", "remat"), [*((name, "none") for name in CASES), ("bert", "full"), ("gpt2", "dots"), ("modernbert", "full")]
+    ("name", "remat"),
+    [
+        *((name, "none") for name in CASES),
+        ("bert", "full"),
+        pytest.param("gpt2", "dots", marks=pytest.mark.slow),
+        pytest.param("modernbert", "full", marks=pytest.mark.slow),
+    ],
 )
 def test_a_scan_is_the_layers_unrolled(name, remat):
     """Losses, every hidden layer and every gradient, with dropout on; and there is a scan in one program alone."""
