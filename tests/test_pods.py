@@ -47,7 +47,14 @@ def test_the_driver_continues_and_writes_one_record(driver, monkeypatch, tmp_pat
 
     def compiled(model, name):
         asked.append((model, name))
-        return step(name, driver.chips_of(name), model=model, bound="products", processor_seconds=1.0)
+        return step(
+            name,
+            driver.chips_of(name),
+            model=model,
+            bound="products",
+            processor_seconds=1.0,
+            command=driver.shown(model, name),
+        )
 
     monkeypatch.setattr(driver, "compile_one", compiled)
     monkeypatch.setattr(driver.records, "write", lambda name, made: tmp_path / f"{name}-{len(made['pods'])}.json")

@@ -87,7 +87,7 @@ class Model(nn.Module):
 
     Attributes:
       remat: what of a layer the backward pass computes again: "none", "full" or "dots", see `layers/depth.py`.
-      scan: layers under one scan, quick to compile: "deep" from 24 layers on, "always", "never".
+      scan: layers under one scan: "deep" from 48 layers on, "always", "never".
       next_sentence: whether the next-sentence head exists.
       attention_implementation: see `layers/attention.py`.
       activation: "gelu_tanh" as published, or "gelu", the exact one that Hugging Face's weights are run with.

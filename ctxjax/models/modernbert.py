@@ -138,7 +138,7 @@ class Model(nn.Module):
       rope_base, local_rope_base: of the rotary positions of global and of local layers.
       scaled_residuals: start the last product of every block smaller by the root of the number of blocks.
       remat: what of a layer the backward pass computes again: "none", "full" or "dots", see `layers/depth.py`.
-      scan: layers under one scan, quick to compile: "deep" from 24 layers on, "always", "never".
+      scan: layers under one scan: "deep" from 48 layers on, "always", "never".
       attention_implementation: see `layers/attention.py`.
     """
 

@@ -41,7 +41,7 @@ class Causal(nn.Module):
 
     Attributes:
       remat: what of a layer the backward pass computes again: "none", "full" or "dots", see `layers/depth.py`.
-      scan: layers under one scan, quick to compile: "deep" from 24 layers on, "always", "never". With a cache
+      scan: layers under one scan: "deep" from 48 layers on, "always", "never". With a cache
         they are always unrolled.
       attention_implementation: see `layers/attention.py`.
     """

@@ -1,5 +1,4 @@
-"""Layers one after another: unrolled, or as one body under `lax.scan`, which a deep model compiles in a fraction of the
-time; and what of a layer is kept for the backward pass.
+"""Layers one after another, unrolled or as one body under `lax.scan`; and what of one is kept for the backward pass.
 
 Parameters are one node a layer (`layer_0/...`) either way: the scanned path stacks them inside the step, a copy of the
 layers' parameters and one of their gradients. Every draw of dropout and every hidden layer is the same.
@@ -18,7 +17,9 @@ from jaxtyping import Array, Float
 from ctxjax.models.layers.dropout import Stream, substream
 from ctxjax.sharding import rows
 
-DEEP = 24  # layers from which on "deep" scans
+# Layers from which on "deep" scans. At 24 a scan kept more than three times as much and compiled hardly faster
+# (experiments/LOG.md, 2026-11-30): a loop keeps every residual of its body.
+DEEP = 48
 SCANS = ("deep", "always", "never")
 REMATS = ("none", "full", "dots")
 
