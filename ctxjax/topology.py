@@ -17,7 +17,7 @@ from ctxjax.config import ConfigError
 # Memory of one chip in GiB by what JAX calls it, from the makers' data sheets. First match wins.
 MEMORY = (("TPU v6 lite", 32), ("TPU v5 lite", 16), ("TPU v5p", 95), ("TPU v5", 95), ("TPU v4", 32))
 # Bytes a second of one chip: its memory's, and what it sends over all of its links together, which is half of the
-# "bidirectional inter-chip interconnect bandwidth" of cloud.google.com/tpu/docs/v4, v5e, v5p and v6e.
+# "bidirectional inter-chip interconnect bandwidth" of cloud.google.com/tpu/docs/v5e and v5p; v4 and v6e from memory.
 BANDWIDTHS = (
     ("TPU v6 lite", 1640e9, 400e9),
     ("TPU v5 lite", 819e9, 200e9),
