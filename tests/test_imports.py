@@ -17,7 +17,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "ctxjax"
 LEVELS = {
     "types": 0, "tree": 0, "rngs": 0, "config": 0, "paths": 0.1, "digests": 0.2, "__init__": 0, "__main__": 6,
     "metrics": 1, "records": 1, "cli": 1, "processes": 1, "folders": 1, "sharding": 1, "schedules": 1, "text": 1,
-    "data": 2, "models": 2, "objectives": 2, "optim": 2, "progress": 2,
+    "padding": 2, "data": 2, "models": 2, "objectives": 2, "optim": 2, "progress": 2,
     "step": 3, "checkpoint": 3, "interop": 3, "reading": 3, "inference": 3, "ngrams": 3,
     "generation": 4, "beam_search": 4, "formats": 4, "run": 4, "transfer": 4, "topology": 4, "compiled": 1, "pods": 1,
     "evaluators": 5, "pretrained": 5, "loop": 5, "counted": 5, "suite": 5, "page": 5, "trained": 5, "ledger": 5,

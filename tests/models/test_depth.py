@@ -143,7 +143,7 @@ def placed(model, mesh):
         hidden = model.apply({"params": params}, inputs, train=True, rngs={"dropout": KEY}).hidden
         return sum((index + 1) * jnp.sin(leaf).mean() for index, leaf in enumerate(hidden))
 
-    step = sharding.traced_on(mesh, jax.value_and_grad(loss))
+    step = sharding.on(mesh, jax.value_and_grad(loss))
     whole = sharding.replicated(mesh)
     jitted = jax.jit(step, in_shardings=(shardings, rows), out_shardings=(whole, shardings))
     return jitted.lower(params, inputs).compile(), jax.device_put(params, shardings), jax.device_put(inputs, rows)
@@ -163,7 +163,7 @@ def test_a_stack_stays_split(sizes):
 def test_rows_are_said_where_a_mesh_is_known():
     mesh, x = sharding.make_mesh(2, 2, 2), jnp.ones((8, 3))
     assert sharding.rows(x) is x
-    known = sharding.traced_on(mesh, sharding.rows)
+    known = sharding.on(mesh, sharding.rows)
     assert "sharding_constraint" in str(jax.make_jaxpr(known)(x))
     assert jax.jit(known)(x).sharding.is_equivalent_to(sharding.batch_sharding(mesh), 2)
     assert "sharding_constraint" not in str(jax.make_jaxpr(known)(x[:3]))  # three rows of four shards

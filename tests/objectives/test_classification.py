@@ -20,6 +20,7 @@ class Fake:
     """A forward whose vectors and states are given."""
 
     train = True
+    vocab_size = 0
 
     def __call__(self, inputs, carry=()):
         return Outputs((jnp.asarray(STATES),), jnp.asarray(VECTORS), ())

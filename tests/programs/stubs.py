@@ -15,16 +15,24 @@ NASTY = [
 
 
 def stub(folder: pathlib.Path, name: str, then: str = "") -> None:
-    """A program that notes its words, each with a NUL behind it, and then does something."""
+    """A program that notes its words, each with a NUL behind it, and then does something.
+
+    They are one write, so that programs that run at once do not note their words among one another's.
+    """
     folder.mkdir(exist_ok=True)
     program = folder / name
     noted = folder / f"{name}.calls"
-    program.write_text(f"#!/usr/bin/env bash\n{{ printf '%s\\0' \"$@\"; printf '\\1'; }} >>'{noted}'\n{then}\n")
+    program.write_text(f"#!/usr/bin/env bash\nprintf '%s\\0' \"$@\" $'\\1' >>'{noted}'\n{then}\n")
     program.chmod(0o755)
 
 
 def recorded(folder: pathlib.Path, name: str) -> list[list[str]]:
     """The words of every call of a stub."""
     noted = folder / f"{name}.calls"
-    calls = noted.read_text().split("\1")[:-1] if noted.exists() else []
-    return [call.split("\0")[:-1] for call in calls]
+    calls: list[list[str]] = [[]]
+    for word in noted.read_text().split("\0")[:-1] if noted.exists() else []:
+        if word == "\1":
+            calls.append([])
+        else:
+            calls[-1].append(word)
+    return calls[:-1]
