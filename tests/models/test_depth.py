@@ -165,5 +165,6 @@ def test_rows_are_said_where_a_mesh_is_known():
     assert sharding.rows(x) is x
     known = sharding.on(mesh, sharding.rows)
     assert "sharding_constraint" in str(jax.make_jaxpr(known)(x))
-    assert jax.jit(known)(x).sharding.is_equivalent_to(sharding.batch_sharding(mesh), 2)
+    split = jax.device_put(x, sharding.replicated(mesh))
+    assert jax.jit(known)(split).sharding.is_equivalent_to(sharding.batch_sharding(mesh), 2)
     assert "sharding_constraint" not in str(jax.make_jaxpr(known)(x[:3]))  # three rows of four shards
