@@ -105,7 +105,7 @@ def page(
 
 def _where(runs: Mapping[str, Mapping[str, Any]]) -> str:
     places = {
-        f"{run['hardware']['cores']} cores of {run['hardware']['cpu']}"
+        f"{run['hardware']['cores']} core{'s' * (run['hardware']['cores'] != 1)} of {run['hardware']['cpu']}"
         if run["hardware"].get("platform", "cpu") == "cpu"
         else f"{run['hardware']['devices']} x {run['hardware']['device']}"
         for run in runs.values()
